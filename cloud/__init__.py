@@ -1,0 +1,1 @@
+"""The cloud's programs: ingest, detect, project, archive, api."""

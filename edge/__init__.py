@@ -1,0 +1,1 @@
+"""The ward gateway's program: collect, decode, normalize, spool, uplink."""

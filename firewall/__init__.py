@@ -1,0 +1,1 @@
+"""Typed firewall policy and its way into nftables."""

@@ -1,0 +1,157 @@
+"""Readings as columns: the body of a frame and the value of a ``samples`` record.
+
+One `Columns` holds rows (one reading each) from several sources. A source is an entry of
+``sources``: in a frame the device as it named itself with its patient, in a ``samples`` record
+the pseudonymous subject and device. Values are integers scaled by 10**decimals of their vital;
+times are milliseconds, delta-coded along the column; msgpack outside, zstd around it in frames.
+"""
+
+from collections.abc import Iterable
+from itertools import accumulate, pairwise
+
+import msgspec
+
+from vitals.codes import VITALS, decimal_scale
+from vitals.errors import FrameMalformed
+from vitals.reading import Patient, Reading
+
+_SCALE = tuple(decimal_scale(vital) for vital in VITALS)
+
+
+class Source(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where rows come from. Clear names stand only in frames, pseudonyms only downstream."""
+
+    device: str
+    """In a frame: the device's own name. Downstream: its pseudonym (32 hex digits)."""
+    subject: str = ""
+    """Downstream only: 32 hex digits."""
+    patient: Patient | None = None
+    """In frames only."""
+
+
+class Columns(msgspec.Struct, omit_defaults=True):
+    """Rows as parallel columns, all of one length; build with `pack`, read with `rows`."""
+
+    sources: list[Source]
+    source: list[int]
+    vital: list[int]
+    value: list[int | None]
+    time: list[int]
+    """First absolute milliseconds, then differences to the row before."""
+    received: list[int]
+    """First absolute milliseconds, then differences to the row before."""
+    status: list[int] = []
+    """Empty when every status is OK."""
+    site: list[int] = []
+    """Empty when every site is NONE."""
+    channel: list[int] = []
+    """Empty when every channel is 0."""
+    device_time: list[int] = []
+    """0 or 1; empty when all are 0."""
+
+    def __len__(self) -> int:
+        return len(self.vital)
+
+    def rows(self) -> "Iterable[tuple[int, Reading]]":
+        """Yield (source index, reading) in order."""
+        count = len(self.vital)
+        zeros = [0] * count
+        return (
+            (
+                source,
+                Reading(
+                    vital,
+                    None if value is None else value / _SCALE[vital],
+                    time,
+                    received,
+                    status,
+                    site,
+                    channel,
+                    bool(device_time),
+                ),
+            )
+            for source, vital, value, time, received, status, site, channel, device_time in zip(
+                self.source,
+                self.vital,
+                self.value,
+                accumulate(self.time),
+                accumulate(self.received),
+                self.status or zeros,
+                self.site or zeros,
+                self.channel or zeros,
+                self.device_time or zeros,
+                strict=True,
+            )
+        )
+
+    def times_ms(self) -> list[int]:
+        """Return the absolute times of measurement."""
+        return list(accumulate(self.time))
+
+    def received_times_ms(self) -> list[int]:
+        """Return the absolute times of receipt."""
+        return list(accumulate(self.received))
+
+
+def _deltas(numbers: list[int]) -> list[int]:
+    return [*numbers[:1], *(b - a for a, b in pairwise(numbers))]
+
+
+def _sparse(numbers: list[int]) -> list[int]:
+    return numbers if any(numbers) else []
+
+
+def scaled(vital: int, value: float | None) -> int | None:
+    """Return the value as an integer of its vital's scale, rounded half to even."""
+    return None if value is None else round(value * _SCALE[vital])
+
+
+def pack(sources: list[Source], rows: Iterable[tuple[int, Reading]]) -> Columns:
+    """Return columns of (source index, reading) rows, in the order given."""
+    listed = list(rows)
+    readings = [reading for _, reading in listed]
+    return Columns(
+        sources=sources,
+        source=[source for source, _ in listed],
+        vital=[r.vital for r in readings],
+        value=[scaled(r.vital, r.value) for r in readings],
+        time=_deltas([r.time_ms for r in readings]),
+        received=_deltas([r.received_ms for r in readings]),
+        status=_sparse([r.status for r in readings]),
+        site=_sparse([r.site for r in readings]),
+        channel=_sparse([r.channel for r in readings]),
+        device_time=_sparse([int(r.device_time) for r in readings]),
+    )
+
+
+def check(columns: Columns) -> None:
+    """Raise FrameMalformed unless columns agree in length and every index is in range."""
+    count = len(columns.vital)
+    dense = (columns.source, columns.value, columns.time, columns.received)
+    sparse = (columns.status, columns.site, columns.channel, columns.device_time)
+    if any(len(c) != count for c in dense) or any(c and len(c) != count for c in sparse):
+        raise FrameMalformed("columns differ in length; set the frame aside")
+    if count and not (
+        0 <= min(columns.source) <= max(columns.source) < len(columns.sources)
+        and 0 <= min(columns.vital) <= max(columns.vital) < len(VITALS)
+    ):
+        raise FrameMalformed("a source or vital index is out of range; set the frame aside")
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Columns)
+
+
+def encode(columns: Columns) -> bytes:
+    """Return the columns as msgpack."""
+    return _encoder.encode(columns)
+
+
+def decode(data: bytes) -> Columns:
+    """Return checked columns of msgpack bytes; raise FrameMalformed."""
+    try:
+        columns = _decoder.decode(data)
+    except msgspec.DecodeError as error:
+        raise FrameMalformed("the body is not columns of a known shape; set it aside") from error
+    check(columns)
+    return columns
