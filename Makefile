@@ -1,0 +1,36 @@
+# What a person types. Every target sets up what it needs; see onebox/setup.sh.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+SECONDS ?=
+RUN_DIR ?= run/demo
+PYTHON := .venv/bin/python
+
+.PHONY: help setup demo check test test-all lock clean
+
+help: ## This list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## Install everything this machine needs (Debian 12 or 13, root or sudo)
+	@bash onebox/setup.sh
+
+demo: setup ## A whole ward on this machine; Ctrl-C ends it, SECONDS=60 ends by itself
+	@.venv/bin/healthsync onebox demo --run-dir $(RUN_DIR) $(if $(SECONDS),--seconds $(SECONDS))
+
+check: setup ## Lint, types, import contracts, shell scripts
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	git ls-files '*.sh' | xargs shellcheck --severity=style
+	shellcheck --severity=style --shell=bash .ci/run
+
+test: setup ## All tests: units, the validator, and the real path on one machine
+	$(PYTHON) -m pytest
+
+test-all: check test ## Everything, the long suites too
+
+lock: setup ## Make the hash-locked requirement files anew
+	bash requirements/lock.sh
+
+clean: ## Remove what setup and runs made in this folder
+	rm -rf .venv .tools run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
