@@ -13,6 +13,7 @@ from botocore.config import Config
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -46,6 +47,7 @@ def _writes(who: str, *names: str) -> list[Grant]:
 
 GRANTS: Final = (
     *_writes("ingest", "samples", "identity", "quarantine"),
+    Grant("ingest", "IDEMPOTENT_WRITE", "BROKER", "kafka-cluster"),
     *_reads("detect", "samples", "state"),
     *_writes("detect", "fhir", "alerts", "state"),
     Grant("detect", "WRITE", "TRANSACTIONAL_ID", "detect-", prefixed=True),
@@ -115,7 +117,28 @@ def kafka(
     bindings = [_binding(grant) for grant in dict.fromkeys(GRANTS)]
     for future in admin.create_acls(bindings).values():
         future.result(timeout=15)
+    _until_in_force(admin, bindings, deadline)
     return len(topics.ALL), len(bindings)
+
+
+def _until_in_force(admin: AdminClient, bindings: list[AclBinding], deadline: float) -> None:
+    """Wait until the broker knows every ACL: it learns them after the controller has said yes.
+
+    A producer that is refused its id once, in between, is broken for good.
+    """
+    every = AclBindingFilter(
+        ResourceType.ANY,
+        None,
+        ResourcePatternType.ANY,
+        None,
+        None,
+        AclOperation.ANY,
+        AclPermissionType.ANY,
+    )
+    while not set(bindings) <= set(admin.describe_acls(every, request_timeout=10).result()):
+        if time.monotonic() > deadline:
+            raise KafkaException("the broker does not apply its ACLs; see its log")
+        time.sleep(0.05)
 
 
 def bucket(s3: S3, *, retain_days: int, wait_s: float) -> None:

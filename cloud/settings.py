@@ -43,6 +43,8 @@ class Kms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     region: str
     key_id: str
     credentials_file: Path
+    ca: Path | None = None
+    """Of an endpoint whose certificate the system does not know; AWS's own needs none."""
 
 
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,11 +4,14 @@ Law: one thread (see supervisor). ``state.json`` under the run directory is what
 read; it is replaced whole, so they never see half of one.
 """
 
+import contextlib
 import fcntl
 import json
 import os
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -18,6 +21,7 @@ import confluent_kafka
 from cloud import provision
 from cloud.api.tokens import mint
 from cloud.settings import S3, Kafka, kafka_config
+from healthsync.runtime import tls
 from healthsync.runtime.log import Log
 from onebox import plan as plan_
 from onebox import ports
@@ -28,7 +32,7 @@ from vitals.errors import ConfigError, VitalsError
 
 START_S_MAX: Final = 60.0
 """Bound of one stage of the start; the whole is ready in some 15 s on two cores."""
-TOKEN_S: Final = 12 * 3600.0
+TOKEN_S: Final = 12 * 3600
 POLL_S: Final = 0.05
 
 
@@ -68,6 +72,7 @@ class Box:
             self._provision()
             self._start_stage([*self.plan.services(), *self.plan.proxies()], keep_going)
             self._info = self._make_info()
+            self._until_served(keep_going)
             self._ready = True
             self._write_state()
         except BaseException:
@@ -106,6 +111,19 @@ class Box:
                 last = " | ".join(tail(self.services[name].spec.log, 3))
                 raise StartError(f"{name} did not become ready; its log ends: {last}")
             time.sleep(POLL_S)
+
+    def _until_served(self, keep_going: Callable[[], bool]) -> None:
+        """Wait until REST answers through HAProxy, whose checks lag behind the services."""
+        context = tls.client(self.plan.ca_file)
+        deadline = time.monotonic() + START_S_MAX
+        while time.monotonic() < deadline and keep_going():
+            self.step()
+            with contextlib.suppress(OSError, urllib.error.URLError):
+                url = f"{self._info['fhir_url']}/metadata"
+                with urllib.request.urlopen(url, timeout=2, context=context):  # noqa: S310 - https
+                    return
+            time.sleep(POLL_S)
+        raise StartError("REST does not answer through HAProxy; see log/haproxy-cloud.log")
 
     def _provision(self) -> None:
         values = self.plan.values("audit")
@@ -165,7 +183,7 @@ class Box:
             "demo",
             "user/*.rs",
             ["*"],
-            time.time(),
+            int(time.time()),
             TOKEN_S,
         )
         return {

@@ -30,7 +30,7 @@ from onebox.supervisor import Service, Spec
 
 SUMMARY_S: Final = 2.0
 AUDIT_S: Final = 45
-DEMO_MRN: Final = "SIM000001"
+DEMO_MRN: Final = "SIM100001"
 DESATURATE: Final = "2@8"
 """The second bed falls to 84 % eight seconds in, so that everybody sees an alert."""
 CONNECTED_S_MAX: Final = 20.0
@@ -235,7 +235,7 @@ def _judge(box: Box) -> int:
 def _served(rest: Rest) -> dict[str, int]:
     """Return how many resources of each kind REST serves for the demo's first two patients."""
     first, second = (
-        rest.get(f"Patient?identifier={mrn}").get("entry", []) for mrn in (DEMO_MRN, "SIM000002")
+        rest.get(f"Patient?identifier={mrn}").get("entry", []) for mrn in (DEMO_MRN, "SIM100002")
     )
     counts = {"patients": len(first) + len(second), "observations": 0, "alerts": 0}
     for entry in (*first, *second):

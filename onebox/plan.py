@@ -153,7 +153,7 @@ class Plan:
 
     def _haproxy_values(self, side: str) -> dict[str, Any]:
         return {
-            "hs_haproxy_maxconn": 12_000,
+            "hs_haproxy_maxconn": 4_000,
             "hs_haproxy_threads": 1,
             "hs_haproxy_user": "",
             "hs_haproxy_socket": f"abns@healthsync-{os.getpid()}-{side}",

@@ -22,8 +22,6 @@ NAMES: Final = (
     "ingest-2",
     "ingest-1-metrics",
     "ingest-2-metrics",
-    "line-proxy",
-    "mllp-proxy",
 )
 
 

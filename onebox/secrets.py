@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from cloud.api.signin import user_entry
 from onebox.ca import write_private
 
 SYMMETRIC: Final = ("subject", "identity", "values", "quarantine", "index", "kms-material")
@@ -76,17 +77,8 @@ class Secrets:
 
     def _users(self) -> bytes:
         salt = secrets.token_bytes(16)
-        digest = hashlib.scrypt(
-            self.password("ward").encode(), salt=salt, n=2**14, r=8, p=1, dklen=32
-        )
-        return (
-            "[[user]]\n"
-            f'name = "{WARD_USER}"\n'
-            f'hash = "{digest.hex()}"\n'
-            f'salt = "{salt.hex()}"\n'
-            'wards = ["*"]\n'
-            'scopes = "user/*.rs"\n'
-        ).encode()
+        password = self.password("ward")
+        return user_entry(WARD_USER, password, ["*"], "user/*.rs", salt).encode()
 
 
 def _x25519_private() -> bytes:

@@ -138,7 +138,8 @@ install_jars() { # name, pom
 go_program() { # the go to build with: the machine's, or one fetched as a Go module
   local wanted=1.25.0 have
   have="$(go env GOVERSION | sed 's/^go//')"
-  # From 1.21 on, go fetches a newer toolchain by itself; older ones are given one.
+  # From 1.21 on, go fetches a newer toolchain by itself (Debian's is told not to, see
+  # GOTOOLCHAIN below); older ones are given one.
   if [[ "$(printf '%s\n1.21\n' "${have}" | sort --version-sort | head -n 1)" == 1.21 ]]; then
     command -v go
     return
@@ -168,7 +169,7 @@ install_versitygw() {
   mkdir -p "${TOOLS}/bin"
   local go
   go="$(go_program)"
-  (cd "${source}" && GOFLAGS=-mod=readonly retry "${go}" build -trimpath \
+  (cd "${source}" && GOTOOLCHAIN=auto GOFLAGS=-mod=readonly retry "${go}" build -trimpath \
     -o "${TOOLS}/bin/versitygw" github.com/versity/versitygw/cmd/versitygw)
   stamp versitygw "${wanted}"
 }

@@ -102,6 +102,7 @@ class Service:
     def step(self, log: Log) -> bool:
         """Look once; return True when something changed."""
         before = self.state
+        self._read_notifications()
         if self.process is not None and self.state in {"starting", "ready"}:
             code = self.process.poll()
             if code is not None:
@@ -123,13 +124,17 @@ class Service:
         self.state = "waiting"
         log.warning("service.exited", name=self.spec.name, pid=self.pid, code=code)
 
+    def _read_notifications(self) -> None:
+        """Empty the socket: READY counts, WATCHDOG and the like must not fill it up."""
+        if self._notify is None:
+            return
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                if b"READY=1" in self._notify.recv(4096):
+                    self._notified = True
+
     def _is_ready(self) -> bool:
         if self.spec.notifies:
-            if self._notify is not None:
-                with contextlib.suppress(BlockingIOError):
-                    while True:
-                        if b"READY=1" in self._notify.recv(4096):
-                            self._notified = True
             return self._notified
         return self.spec.port == 0 or answers(self.spec.port)
 

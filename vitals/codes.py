@@ -78,7 +78,7 @@ VITALS: Final = (
     Vital(12, "etco2", "End-tidal carbon dioxide", "EtCO2", "19891-1", (),
           (151708, 151712, 151728), "mm[Hg]",
           0, 150, 0, True, ("et_co2", "end_tidal_co2")),
-    Vital(13, "fio2", "Inspired oxygen fraction", "FiO2", "3150-6", (),
+    Vital(13, "fio2", "Inspired oxygen fraction", "FiO2", "3150-0", (),
           (152196,), "%",
           15, 100, 0, True, ("fi_o2", "o2_inspired"), loinc_verified=False),
     Vital(14, "o2_flow", "Inhaled oxygen flow rate", "O2", "3151-8", (),

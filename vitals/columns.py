@@ -8,12 +8,21 @@ times are milliseconds, delta-coded along the column; msgpack outside, zstd arou
 
 from collections.abc import Iterable
 from itertools import accumulate, pairwise
+from typing import Final
 
 import msgspec
 
-from vitals.codes import VITALS, decimal_scale
-from vitals.errors import FrameMalformed
+from vitals import limits
+from vitals.codes import VITALS, Site, Status, decimal_scale
+from vitals.errors import UNREADABLE, FrameMalformed
 from vitals.reading import Patient, Reading
+
+TIME_MS_MAX: Final = 253_402_300_799_999
+"""The end of the year 9999: what a datetime can hold."""
+CHANNEL_MAX: Final = 65_535
+"""Sensors of one kind on one device."""
+VALUE_MAX: Final = 2**31 - 1
+"""A scaled value fits a 32-bit column."""
 
 _SCALE = tuple(decimal_scale(vital) for vital in VITALS)
 
@@ -125,8 +134,10 @@ def pack(sources: list[Source], rows: Iterable[tuple[int, Reading]]) -> Columns:
 
 
 def check(columns: Columns) -> None:
-    """Raise FrameMalformed unless columns agree in length and every index is in range."""
+    """Raise FrameMalformed unless columns agree in length and everything is in range."""
     count = len(columns.vital)
+    if count > limits.FRAME_READINGS_MAX:
+        raise FrameMalformed(f"{count} readings are over {limits.FRAME_READINGS_MAX}; set it aside")
     dense = (columns.source, columns.value, columns.time, columns.received)
     sparse = (columns.status, columns.site, columns.channel, columns.device_time)
     if any(len(c) != count for c in dense) or any(c and len(c) != count for c in sparse):
@@ -136,6 +147,20 @@ def check(columns: Columns) -> None:
         and 0 <= min(columns.vital) <= max(columns.vital) < len(VITALS)
     ):
         raise FrameMalformed("a source or vital index is out of range; set the frame aside")
+    if not (
+        _within(columns.status, max(Status))
+        and _within(columns.site, max(Site))
+        and _within(columns.channel, CHANNEL_MAX)
+        and _within(columns.device_time, 1)
+        and _within(columns.times_ms(), TIME_MS_MAX)
+        and _within(columns.received_times_ms(), TIME_MS_MAX)
+        and all(v is None or -VALUE_MAX <= v <= VALUE_MAX for v in columns.value)
+    ):
+        raise FrameMalformed("a value, time or code is out of range; set the frame aside")
+
+
+def _within(numbers: list[int], highest: int) -> bool:
+    return not numbers or 0 <= min(numbers) <= max(numbers) <= highest
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -151,7 +176,7 @@ def decode(data: bytes) -> Columns:
     """Return checked columns of msgpack bytes; raise FrameMalformed."""
     try:
         columns = _decoder.decode(data)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise FrameMalformed("the body is not columns of a known shape; set it aside") from error
     check(columns)
     return columns

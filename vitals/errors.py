@@ -16,6 +16,10 @@ Every error carries a message that names the thing refused and the next step; no
 patient's value, name or number.
 """
 
+from typing import Final
+
+import msgspec
+
 
 class VitalsError(Exception):
     """Base of every error this project raises on purpose."""
@@ -51,3 +55,7 @@ class SessionError(VitalsError):
 
 class ConfigError(VitalsError):
     """A configuration file is wrong; the message says where, what, and what to do."""
+
+
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""All that msgspec raises for hostile bytes: not the shape, text not UTF-8, nested too deep."""

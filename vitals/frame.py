@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from vitals import columns as columns_
 from vitals import limits
-from vitals.errors import FrameForged, FrameMalformed, FrameTooLarge
+from vitals.errors import UNREADABLE, FrameForged, FrameMalformed, FrameTooLarge
 from vitals.reading import Rejected
 
 MAGIC: Final = b"HSF1"
@@ -73,8 +73,15 @@ class FrameSealer:
         self._zstd = zstandard.ZstdCompressor(level=3, write_checksum=False)
 
     def seal(self, header: Header, body: bytes) -> bytes:
-        """Return the frame; raise FrameTooLarge over limits.FRAME_BYTES_MAX."""
+        """Return the frame; raise FrameTooLarge or FrameMalformed for what would never open."""
         head = _header_encoder.encode(header)
+        if len(head) > limits.FRAME_HEADER_BYTES_MAX or len(body) > limits.FRAME_BODY_BYTES_MAX:
+            raise FrameTooLarge(
+                f"header of {len(head)} or body of {len(body)} bytes is over its limit;"
+                " close frames sooner"
+            )
+        if not 0 <= header.seq <= limits.EPOCH_FRAMES_MAX:
+            raise FrameMalformed("the sequence number is out of range; begin a new epoch")
         clear = MAGIC + len(head).to_bytes(2, "big") + head
         nonce = header.seq.to_bytes(12, "big")
         frame = clear + self._aead.encrypt(nonce, self._zstd.compress(body), clear)
@@ -96,7 +103,7 @@ def read_header(frame: bytes) -> Header:
         raise FrameMalformed("the frame's header is cut or over its limit")
     try:
         header = _header_decoder.decode(frame[_PREFIX : _PREFIX + size])
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise FrameMalformed("the frame's header does not parse") from error
     if header.version != VERSION:
         raise FrameMalformed(f"frame version {header.version} is not known here; update the cloud")
@@ -149,7 +156,7 @@ def read_rejects(body: bytes) -> list[Rejected]:
     """Return the entries of a QUARANTINE body; raise FrameMalformed."""
     try:
         return _rejects_decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise FrameMalformed("the body is not a list of rejected inputs") from error
 
 

@@ -21,6 +21,8 @@ PORTS: Final = (
     Port("line-tls", 7011, "edge", "bedside line protocol in TLS, through HAProxy"),
     Port("mllp", 2575, "edge", "HL7 v2 MLLP (IANA hl7), plain, device network only"),
     Port("mllp-tls", 2576, "edge", "HL7 v2 MLLP in TLS, through HAProxy"),
+    Port("line-proxy", 7012, "edge", "lines from its own HAProxy, PROXY v2, loopback"),
+    Port("mllp-proxy", 2577, "edge", "MLLP from its own HAProxy, PROXY v2, loopback"),
     Port("uplink-local", 7020, "edge", "gateway program to its own HAProxy, loopback"),
     Port("edge-metrics", 9110, "edge", "Prometheus text of the gateway program, loopback"),
     Port("edge-haproxy-stats", 9111, "edge", "Prometheus text of HAProxy, loopback"),

@@ -15,7 +15,7 @@ import msgspec
 
 from vitals import limits
 from vitals.epoch import WrappedEpoch
-from vitals.errors import SessionError
+from vitals.errors import UNREADABLE, SessionError
 
 PROTOCOL: Final = 1
 
@@ -105,7 +105,7 @@ def decode_edge(data: bytes) -> EdgeMessage:
         raise SessionError(f"a message of {len(data)} bytes is over the session's limit")
     try:
         return _edge_decoder.decode(data)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise SessionError("the edge's message does not parse; is its version known?") from error
 
 
@@ -115,5 +115,5 @@ def decode_cloud(data: bytes) -> CloudMessage:
         raise SessionError(f"a message of {len(data)} bytes is over the session's limit")
     try:
         return _cloud_decoder.decode(data)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise SessionError("the cloud's message does not parse; is its version known?") from error

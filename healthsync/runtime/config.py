@@ -4,7 +4,7 @@ import difflib
 import re
 import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import msgspec
 
@@ -13,14 +13,22 @@ from vitals.errors import ConfigError
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-def _names(kind: type) -> set[str]:
+def _names(kind: object) -> set[str]:
+    """Return every field name of a struct and of the structs inside it."""
     found: set[str] = set()
+    for inner in get_args(kind):
+        found |= _names(inner)
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         for field in msgspec.structs.fields(kind):
             found.add(field.encode_name)
-            if isinstance(field.type, type):
-                found |= _names(field.type)
+            found |= _names(field.type)
     return found
+
+
+def _decode(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"Expected `{kind.__name__}`, got `{type(value).__name__}`")
 
 
 def load(path: Path, kind: type[T]) -> T:
@@ -37,7 +45,7 @@ def load(path: Path, kind: type[T]) -> T:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     try:
-        return msgspec.convert(raw, kind)
+        return msgspec.convert(raw, kind, dec_hook=_decode)
     except msgspec.ValidationError as error:
         hint = ""
         unknown = re.search(r"unknown field `([^`]+)`", str(error))

@@ -27,26 +27,26 @@ class Log:
 
     def _write(self, level: str, event: str, fields: dict[str, Field]) -> None:
         at = datetime.fromtimestamp(self._now_ms() / 1000, UTC)
-        record = {
+        record: dict[str, Field] = {
             "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": level,
             "service": self._service,
             "event": event,
-            **fields,
         }
+        record |= {name: value for name, value in fields.items() if name not in record}
         out = self._out or sys.stdout
-        out.write(json.dumps(record, ensure_ascii=False) + "\n")
+        out.write(json.dumps(record) + "\n")
         out.flush()
 
-    def info(self, event: str, **fields: Field) -> None:
+    def info(self, event: str, /, **fields: Field) -> None:
         """Log something that went as meant."""
         self._write("info", event, fields)
 
-    def warning(self, event: str, **fields: Field) -> None:
+    def warning(self, event: str, /, **fields: Field) -> None:
         """Log something that an operator should know."""
         self._write("warning", event, fields)
 
-    def error(self, event: str, **fields: Field) -> None:
+    def error(self, event: str, /, **fields: Field) -> None:
         """Log something that an operator must act on."""
         self._write("error", event, fields)
 

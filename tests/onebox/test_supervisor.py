@@ -86,6 +86,20 @@ def test_a_service_that_notifies_is_ready_only_when_it_says_so(tmp_path: Path) -
     service.stop()
 
 
+def test_a_service_that_notifies_often_is_not_held_up(tmp_path: Path) -> None:
+    code = (
+        "import time; from pathlib import Path; from healthsync.runtime.notify import notify\n"
+        "notify('READY=1')\n"
+        "for _ in range(1000): notify('WATCHDOG=1')\n"
+        "Path('through').touch(); time.sleep(60)"
+    )
+    service = Service(spec(tmp_path, code, notifies=True))
+    service.start()
+    until(lambda: (tmp_path / "through").exists())  # nobody reads meanwhile
+    until(lambda: service.state == "ready", service)
+    service.stop()
+
+
 def test_children_die_with_a_parent_that_is_killed_hard(tmp_path: Path) -> None:
     parent_code = (
         "import sys, time\n"

@@ -1,0 +1,47 @@
+"""The configuration file of ``healthsync cloud api``."""
+
+from pathlib import Path
+
+import msgspec
+
+from cloud import settings
+
+
+class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where to serve: TLS 1.3, only to HAProxy's client certificate."""
+
+    host: str
+    port: int
+    cert: Path
+    key: Path
+    client_ca: Path
+
+
+class Jwt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Ed25519 in PEM: the public half checks every token, the private one signs sessions."""
+
+    public: Path
+    private: Path
+
+
+class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """32-byte key files, readable by this service only; the same as project's."""
+
+    identity: Path
+    values: Path
+    index: Path
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything the REST server needs to know."""
+
+    public_url: str
+    """Scheme, host and port that clients see, without a path: ``https://vitals.example``."""
+    users_file: Path
+    listen: Listen
+    jwt: Jwt
+    redis: settings.Redis
+    s3: settings.S3
+    kms: settings.Kms
+    keys: Keys
+    metrics: settings.Metrics

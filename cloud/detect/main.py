@@ -1,0 +1,53 @@
+"""``healthsync cloud detect``: configuration, signals and exit codes around the engine."""
+
+from pathlib import Path
+
+from cloud.detect.config import Config
+from cloud.detect.detectors import ready
+from cloud.detect.engine import Engine, Fenced, Unreachable
+from cloud.detect.policy import load_policy
+from cloud.settings import kafka_config
+from healthsync.runtime import metrics
+from healthsync.runtime.clock import now_ms
+from healthsync.runtime.config import load
+from healthsync.runtime.exits import Exit
+from healthsync.runtime.log import Log
+from healthsync.runtime.notify import notify
+from healthsync.runtime.stop import Stop
+
+
+def run(config: Path) -> int:
+    """Run until SIGTERM; RESTART when fenced, UNAVAILABLE when Kafka does not answer."""
+    settings = load(config, Config)
+    policy = load_policy(settings.policy_file)
+    log = Log("detect", now_ms)
+    stop = Stop()
+    metrics.serve(settings.metrics.port)
+    engine = Engine(kafka_config(settings.kafka), settings.identity(), ready(policy), log)
+    return serve(engine, stop, log)
+
+
+def serve(engine: Engine, stop: Stop, log: Log) -> int:
+    """Step the engine until asked to stop; it is closed on every way out."""
+    announced = False
+    try:
+        engine.start()
+        log.info("started")
+        while not stop:
+            engine.step()
+            notify("WATCHDOG=1")
+            if engine.ready and not announced:
+                announced = True
+                notify("READY=1")
+                log.info("ready")
+    except Fenced as error:
+        log.crash("fenced", error)
+        return Exit.RESTART
+    except Unreachable as error:
+        log.crash("kafka-unreachable", error)
+        return Exit.UNAVAILABLE
+    finally:
+        notify("STOPPING=1")
+        engine.close()
+    log.info("stopped")
+    return Exit.OK

@@ -1,0 +1,143 @@
+r"""Ids and instants: the deterministic name of an Observation, and back.
+
+Law: an id says subject, kind, time, site and channel and nothing else, so the same reading gets
+the same id from every process, for ever, and a replay writes what is already there::
+
+    0123456789abcdef0123456789abcdef.spo2.m4z2q8qo
+    0123456789abcdef0123456789abcdef.temperature.m4z2q8qo.s4.c1
+
+FHIR R4 §2.24.0.1 ``id``: ``[A-Za-z0-9\-\.]{1,64}``; ``_`` of a vital's name becomes ``-``,
+time is milliseconds of UTC in base 36.
+"""
+
+import re
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from vitals.codes import BY_NAME, Site
+from vitals.columns import CHANNEL_MAX, TIME_MS_MAX
+
+ID_CHARS_MAX: Final = 64
+
+# Digits of base 36 that the largest time and channel of a samples record take.
+_TIME_DIGITS: Final = 10
+_CHANNEL_DIGITS: Final = 4
+
+PANELS: Final = {
+    "nibp": ("nibp_systolic", "nibp_diastolic", "nibp_mean"),
+    "abp": ("abp_systolic", "abp_diastolic", "abp_mean"),
+}
+"""Blood pressure is one Observation: panel -> systolic, diastolic, mean."""
+
+PANEL_OF: Final = {part: panel for panel, parts in PANELS.items() for part in parts}
+
+_DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
+_SUBJECT: Final = re.compile(r"[0-9a-f]{32}")
+_ID: Final = re.compile(
+    r"([0-9a-f]{32})\.([a-z0-9-]+)\.([0-9a-z]{1,10})(?:\.s([1-9]))?(?:\.c([0-9a-z]{1,4}))?"
+)
+NAME_IN_ID: Final = {
+    name: {"perfusion_index": "perfusion"}.get(name, name.replace("_", "-"))
+    for name in (*PANELS, *(n for n in BY_NAME if n not in PANEL_OF))
+}
+"""How an id names a vital; one is shortened to leave room for time and channel."""
+
+_NAMES: Final = {short: name for name, short in NAME_IN_ID.items()}
+
+
+class ObservationId(NamedTuple):
+    """What an Observation's id says. ``vital`` is ``nibp`` or ``abp`` for a pressure panel."""
+
+    subject: str
+    vital: str
+    time_ms: int
+    site: int
+    channel: int
+
+
+def is_subject(text: str) -> bool:
+    """Tell whether ``text`` is a pseudonym: 32 lower-case hex digits."""
+    return _SUBJECT.fullmatch(text) is not None
+
+
+@lru_cache(maxsize=8192)
+def base36(number: int) -> str:
+    """Return a number >= 0 in base 36; raises ValueError."""
+    if number < 0:
+        raise ValueError("base 36 is for numbers from 0")
+    digits = ""
+    while True:
+        number, digit = divmod(number, 36)
+        digits = _DIGITS[digit] + digits
+        if not number:
+            return digits
+
+
+def suffix(time_ms: int, site: int = 0, channel: int = 0) -> str:
+    """Return what follows subject and vital in an id; raises ValueError when out of range."""
+    if not 0 <= time_ms <= TIME_MS_MAX:
+        raise ValueError("a time of measurement is out of range")
+    text = base36(time_ms)
+    if site:
+        text += f".s{Site(site).value}"
+    if channel:
+        if not 0 < channel <= CHANNEL_MAX:
+            raise ValueError("a channel is out of range")
+        text += f".c{base36(channel)}"
+    return text
+
+
+def observation_id(subject: str, vital: str, time_ms: int, site: int = 0, channel: int = 0) -> str:
+    """Return the id of the Observation that holds a reading.
+
+    ``vital`` is a name of the code table, or ``nibp`` / ``abp``; a single pressure's name gives
+    the id of its panel. Raises ValueError for what cannot be named.
+    """
+    name = PANEL_OF.get(vital, vital)
+    if name not in NAME_IN_ID:
+        raise ValueError("no vital of this name; see vitals/codes.py")
+    if not is_subject(subject):
+        raise ValueError("a subject has 32 hex digits")
+    return f"{subject}.{NAME_IN_ID[name]}.{suffix(time_ms, site, channel)}"
+
+
+def parse_observation_id(text: str) -> ObservationId | None:
+    """Return what an id says, or None unless it is exactly one that `observation_id` gives."""
+    match = _ID.fullmatch(text)
+    if match is None or match[2] not in _NAMES:
+        return None
+    parsed = ObservationId(
+        match[1],
+        _NAMES[match[2]],
+        int(match[3], 36),
+        int(match[4] or "0"),
+        int(match[5] or "0", 36),
+    )
+    try:
+        same = observation_id(*parsed) == text
+    except ValueError:
+        return None
+    return parsed if same else None
+
+
+@lru_cache(maxsize=8192)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def instant(time_ms: int) -> str:
+    """Return milliseconds of UTC as FHIR writes them: ``2026-11-23T10:00:00.000Z``."""
+    seconds, rest = divmod(time_ms, 1000)
+    return f"{_second(seconds)}.{rest:03}Z"
+
+
+assert TIME_MS_MAX < 36**_TIME_DIGITS  # noqa: S101
+assert CHANNEL_MAX < 36**_CHANNEL_DIGITS  # noqa: S101
+assert (  # noqa: S101
+    len(f"{'':32}.{max(_NAMES, key=len)}.{'':{_TIME_DIGITS}}.c{'':{_CHANNEL_DIGITS}}")
+    <= ID_CHARS_MAX
+)
+assert (  # noqa: S101
+    len(f"{'':32}.temperature.{'':{_TIME_DIGITS}}.s1.c{'':{_CHANNEL_DIGITS}}") <= ID_CHARS_MAX
+)

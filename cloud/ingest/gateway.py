@@ -1,0 +1,221 @@
+"""One connected gateway: the shell around `IngestSession`. Three things run side by side.
+
+* the reader takes messages and answers heartbeats even while Kafka is slow;
+* the worker unpacks frames in order and hands their records over;
+* the writer is the only one that sends: acks as soon as they exist, coalesced.
+
+Who ends it: the gateway (closed connection), `Refused` (a Close with the reason), a frame that
+Kafka did not take (Close "overload": it is not acknowledged, the gateway sends it again), or
+`stopping` (Close "going-away" after what is in flight was acknowledged). The server closes the
+websocket.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, Protocol
+
+import trio
+
+from cloud.ingest import metrics
+from cloud.ingest.delivery import Parcel
+from cloud.ingest.session import IngestSession, Refused
+from cloud.ingest.unpack import Batch, Unpacker, WrongEdge
+from healthsync.runtime.log import Log
+from vitals import limits, session
+
+# Gathers the acks of one round of delivery reports into one message.
+ACK_GATHER_S: Final = 0.001
+
+# A message that the gateway does not take in this time ends its session.
+SEND_S_MAX: Final = 20.0
+
+# A connection that says nothing: the uplink pings far more often.
+SILENCE_S_MAX: Final = 90.0
+
+# How long a stopping process waits for Kafka to take what it holds of one gateway.
+DRAIN_S_MAX: Final = 5.0
+
+
+class _Aside(NamedTuple):
+    """A frame whose records the broker will never take, made into a quarantine record."""
+
+    batch: Batch
+    frame: bytes
+
+
+class Messages(Protocol):
+    """The websocket as far as a gateway needs it."""
+
+    async def get_message(self) -> bytes | str:
+        """Return the next message."""
+
+    async def send_message(self, message: bytes) -> None:
+        """Send one."""
+
+
+class Sink(Protocol):
+    """Where records go (`Delivery`)."""
+
+    async def send(self, batch: Batch, done: Callable[[Parcel], None]) -> None:
+        """Hand the records of one frame over."""
+
+
+class Gateway:
+    """Serves one session; `serve` returns when it is over."""
+
+    def __init__(
+        self,
+        state: IngestSession,
+        messages: Messages,
+        unpacker: Unpacker,
+        sink: Sink,
+        now_ms: Callable[[], int],
+        log: Log,
+    ) -> None:
+        """Everything is injected; nothing here opens or closes a connection."""
+        self._state = state
+        self._messages = messages
+        self._unpacker = unpacker
+        self._sink = sink
+        self._now_ms = now_ms
+        self._log = log
+        self._wake = trio.Event()
+        self._reported = trio.Event()
+        self._handed = 0
+        self._closing = False
+        self._scope = trio.CancelScope()
+        self._refused: Refused | None = None
+        # every item is a held frame, so the session's bound is the channel's too
+        self._to_work, self._work = trio.open_memory_channel[session.Data | _Aside](
+            limits.CREDIT_FRAMES
+        )
+
+    def set_credit(self, credit: int) -> None:
+        """Halt (0) or let go on."""
+        self._state.set_credit(credit)
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End the session with "going-away" once what Kafka was handed is acknowledged."""
+        self._end("going-away", "ingest is stopping")
+
+    def _end(self, reason: str, detail: str) -> None:
+        if self._refused is None:
+            self._refused = Refused(reason, detail)
+        self._scope.cancel()
+
+    async def serve(self) -> None:
+        """Run until the session ends; raises what the connection raises when it breaks."""
+        async with trio.open_nursery() as outer:
+            # outside the scope: a cancelled send would leave the TLS stream unusable for Close
+            outer.start_soon(self._write)
+            with self._scope:
+                async with trio.open_nursery() as inner:
+                    inner.start_soon(self._read)
+                    inner.start_soon(self._unpack)
+            with trio.move_on_after(DRAIN_S_MAX):
+                await self._settle()
+            self._closing = True
+            self._wake.set()
+        if self._refused is not None:
+            metrics.REFUSED.labels(self._refused.reason).inc()
+            self._log.warning(
+                "session-ended",
+                edge=self._state.identity,
+                reason=self._refused.reason,
+                detail=self._refused.detail,
+            )
+
+    async def _settle(self) -> None:
+        """When stopping, wait until Kafka has taken what it was handed."""
+        while self._refused and self._refused.reason == "going-away" and self._handed:
+            self._reported = trio.Event()
+            await self._reported.wait()
+
+    async def _read(self) -> None:
+        while True:
+            with trio.move_on_after(SILENCE_S_MAX) as silence:
+                data = await self._messages.get_message()
+            if silence.cancelled_caught:
+                self._end("protocol", f"silent for {SILENCE_S_MAX:.0f} s")
+                return
+            try:
+                message = self._state.receive(data, self._now_ms())
+            except Refused as refused:
+                self._end(refused.reason, refused.detail)
+                return
+            if message is not None:
+                metrics.FRAMES.inc()
+                self._to_work.send_nowait(message)
+            self._wake.set()
+
+    async def _unpack(self) -> None:
+        state = self._state
+        async for item in self._work:
+            if isinstance(item, _Aside):
+                await self._hand_over(item.batch, item.frame)
+                continue
+            try:
+                batch = self._unpacker.unpack(
+                    state.identity, state.opener, item.frame, item.floor, self._now_ms()
+                )
+            except WrongEdge as error:
+                self._end("identity", str(error))
+                return
+            await self._hand_over(batch, item.frame)
+
+    async def _hand_over(self, batch: Batch, frame: bytes) -> None:
+        if batch.set_aside:
+            metrics.SET_ASIDE.labels(batch.set_aside).inc()
+            self._log.warning(
+                "frame-set-aside",
+                edge=self._state.identity,
+                epoch=batch.epoch[:32],
+                seq=batch.seq,
+                reason=batch.set_aside,
+            )
+        self._handed += 1
+        try:
+            await self._sink.send(batch, lambda parcel: self._done(parcel, frame))
+        except trio.Cancelled:
+            self._handed -= 1  # it will never be reported
+            raise
+        await trio.lowlevel.checkpoint()  # a full backlog lets other gateways have their turn
+
+    def _done(self, parcel: Parcel, frame: bytes) -> None:
+        batch = parcel.batch
+        self._handed -= 1
+        if not parcel.failed:
+            self._state.delivered(batch.epoch, batch.seq)
+            metrics.READINGS.inc(batch.readings)
+            metrics.REJECTS.inc(batch.rejects)
+            metrics.ACKS.inc()
+        elif parcel.refused and not batch.set_aside:
+            self._unpacker.forget()
+            aside = self._unpacker.set_aside(
+                self._state.identity, batch.epoch, batch.seq, frame, "refused", self._now_ms()
+            )
+            self._to_work.send_nowait(_Aside(aside, frame))
+        else:
+            self._unpacker.forget()
+            self._end("overload", "Kafka did not take a frame in time; send it again")
+        self._reported.set()
+        self._wake.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._wake.wait()
+            if not self._closing:
+                await trio.sleep(ACK_GATHER_S)
+            closing = self._closing
+            self._wake = trio.Event()
+            await self._send(self._state.drain(self._now_ms()))
+            if closing:
+                if self._refused is not None:
+                    close = session.Close(self._refused.reason, self._refused.detail)
+                    await self._send([session.encode(close)])
+                return
+
+    async def _send(self, encoded: Sequence[bytes]) -> None:
+        for message in encoded:
+            with trio.fail_after(SEND_S_MAX):
+                await self._messages.send_message(message)

@@ -1,0 +1,177 @@
+"""The listening side: TLS from HAProxy only, one websocket a gateway, halting, stopping.
+
+Who closes what: `Server` opens the listeners and closes them; each connection's task closes its
+own stream. A connection that fails in any way (TLS, HTTP, websocket, gateway) ends alone.
+
+The gateway's name is the header X-Edge-Id. It is believed because only a peer with HAProxy's
+certificate gets this far, and HAProxy sets the header from the certificate it verified.
+"""
+
+import re
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
+
+import trio
+import trio_websocket
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from cloud.ingest import metrics
+from cloud.ingest.config import Listen
+from cloud.ingest.delivery import Delivery
+from cloud.ingest.gateway import Gateway
+from cloud.ingest.session import IngestSession
+from cloud.ingest.unpack import Unpacker
+from healthsync.runtime import tls
+from healthsync.runtime.log import Log
+from vitals import limits
+
+PATH: Final = "/uplink"
+EDGE_HEADER: Final = b"x-edge-id"
+
+# TLS and HTTP upgrade from a loopback HAProxy; a stuck peer must not hold a task.
+HANDSHAKE_S_MAX: Final = 10.0
+
+# Messages read ahead of the session; frames wait in the gateway's own bounded channel.
+QUEUED_MESSAGES: Final = 16
+
+# How often the producer's queue is looked at.
+HALT_CHECK_S: Final = 0.05
+
+# Sessions on one process; HAProxy balances over several.
+SESSIONS_MAX: Final = 2_000
+
+# A gateway's name becomes part of Kafka keys, whose separator it must not hold.
+_EDGE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def common_name(certificate: dict[str, Any] | None) -> str:
+    """Return the subject's common name of `SSLSocket.getpeercert`'s answer, or ""."""
+    for part in (certificate or {}).get("subject", ()):
+        for name, value in part:
+            if name == "commonName":
+                return str(value)
+    return ""
+
+
+def edge_name(headers: list[tuple[bytes, bytes]]) -> str | None:
+    """Return the one well-formed X-Edge-Id, or None if it is missing, doubled or malformed."""
+    found = [value for name, value in headers if name.lower() == EDGE_HEADER]
+    if len(found) != 1:
+        return None
+    name = found[0].decode("ascii", "replace")
+    return name if _EDGE_NAME.fullmatch(name) else None
+
+
+class Server:
+    """Serves gateways until `stop`; `run` is its life."""
+
+    def __init__(
+        self,
+        listen: Listen,
+        private: X25519PrivateKey,
+        unpacker: Unpacker,
+        delivery: Delivery,
+        now_ms: Callable[[], int],
+        log: Log,
+    ) -> None:
+        """Everything is injected; files of ``listen`` are read here."""
+        self._listen = listen
+        self._context = tls.server(listen.cert, listen.key, listen.client_ca)
+        self._private = private
+        self._unpacker = unpacker
+        self._delivery = delivery
+        self._now_ms = now_ms
+        self._log = log
+        self._gateways: set[Gateway] = set()
+        self._credit = limits.CREDIT_FRAMES
+        self._accepting = trio.CancelScope()
+        self.over = trio.Event()
+        """Set when `run` has ended every session."""
+
+    def stop(self) -> None:
+        """Take no more connections, end every session with "going-away"."""
+        self._accepting.cancel()
+        for gateway in self._gateways:
+            gateway.stop()
+
+    async def run(self, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve; returns when `stop` was called and every session is over. Reports the port."""
+        listeners = await trio.open_tcp_listeners(self._listen.port, host=self._listen.host)
+        async with trio.open_nursery() as sessions:
+            with self._accepting:
+                task_status.started(listeners[0].socket.getsockname()[1])
+                sessions.start_soon(self._watch_queue)
+                await trio.serve_listeners(self._connection, listeners, handler_nursery=sessions)
+        self.over.set()
+
+    async def _watch_queue(self) -> None:
+        while not self._accepting.cancel_called:
+            wanted = self._credit
+            if self._delivery.crowded:
+                wanted = 0
+            elif self._delivery.relaxed:
+                wanted = limits.CREDIT_FRAMES
+            if wanted != self._credit:
+                self._credit = wanted
+                self._log.warning("credit", frames=wanted, sessions=len(self._gateways))
+                for gateway in self._gateways:
+                    gateway.set_credit(wanted)
+            await trio.sleep(HALT_CHECK_S)
+
+    async def _connection(self, stream: trio.SocketStream) -> None:
+        secure = trio.SSLStream(stream, self._context, server_side=True, https_compatible=True)
+        try:
+            async with trio.open_nursery() as nursery:
+                await self._handshake(secure, nursery)
+                nursery.cancel_scope.cancel()
+        except* (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError):
+            self._log.info("connection-broken")
+        except* (trio_websocket.HandshakeError, trio_websocket.ConnectionClosed):
+            self._log.info("connection-closed")
+        except* trio.TooSlowError:
+            self._log.warning("connection-too-slow")
+        except* Exception as errors:  # noqa: BLE001 - one gateway's defect ends one session
+            for error in errors.exceptions:
+                self._log.crash("session-crash", error)
+        finally:
+            await trio.aclose_forcefully(secure)
+
+    async def _handshake(self, secure: "trio.SSLStream[Any]", nursery: trio.Nursery) -> None:
+        with trio.fail_after(HANDSHAKE_S_MAX):
+            await secure.do_handshake()
+            tls.require_suite(secure.cipher())
+            if common_name(secure.getpeercert()) != self._listen.client_name:
+                self._log.warning("client-refused", expected=self._listen.client_name)
+                return
+            request = await trio_websocket.wrap_server_stream(
+                nursery,
+                secure,
+                message_queue_size=QUEUED_MESSAGES,
+                max_message_size=limits.SESSION_MESSAGE_BYTES_MAX,
+                receive_buffer_size=64 * 1024,
+            )
+            edge = edge_name(request.headers)
+            if request.path != PATH or edge is None:
+                await request.reject(404 if edge is not None else 403)
+                return
+            if len(self._gateways) >= SESSIONS_MAX or self._accepting.cancel_called:
+                await request.reject(503)
+                return
+            websocket = await request.accept()
+        await self._serve(websocket, edge)
+
+    async def _serve(self, websocket: Any, edge: str) -> None:
+        state = IngestSession(edge, self._private, self._credit)
+        gateway = Gateway(state, websocket, self._unpacker, self._delivery, self._now_ms, self._log)
+        self._gateways.add(gateway)
+        metrics.SESSIONS.set(len(self._gateways))
+        self._log.info("session-began", edge=edge, sessions=len(self._gateways))
+        try:
+            await gateway.serve()
+            with trio.move_on_after(HANDSHAKE_S_MAX):
+                await websocket.aclose()
+        finally:
+            self._gateways.discard(gateway)
+            metrics.SESSIONS.set(len(self._gateways))
+            self._log.info("session-over", edge=edge, sessions=len(self._gateways))

@@ -1,0 +1,83 @@
+"""``healthsync cloud project``: the shell. It owns the consumer and closes it."""
+
+import os
+from pathlib import Path
+
+from confluent_kafka import Consumer, KafkaException
+
+from cloud.project import connect
+from cloud.project.batch import Batch
+from cloud.project.consume import Loop
+from cloud.project.metrics import Metrics
+from cloud.project.settings import Config
+from cloud.project.writer import Seals, Writer
+from cloud.settings import kafka_config
+from healthsync.runtime import metrics
+from healthsync.runtime.clock import now_ms
+from healthsync.runtime.config import load, read_key
+from healthsync.runtime.exits import Exit
+from healthsync.runtime.log import Log
+from healthsync.runtime.notify import notify
+from healthsync.runtime.stop import Stop
+from vitals.sealed import Sealer
+
+GROUP = "project"
+
+# Well under any sensible WatchdogSec; a turn of the loop takes at most seconds.
+WATCHDOG_EVERY_MS = 1_000
+
+
+def run(config: Path) -> int:
+    """Run until SIGTERM; a lost group membership or fatal client error asks to be restarted."""
+    settings = load(config, Config)
+    log = Log("project", now_ms)
+    stop = Stop()
+    seals = Seals(
+        Sealer(read_key(settings.keys.identity), os.urandom),
+        Sealer(read_key(settings.keys.values), os.urandom),
+        read_key(settings.keys.index),
+    )
+    consumer = Consumer(
+        {
+            **kafka_config(settings.kafka),
+            "group.id": GROUP,
+            "client.id": GROUP,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "fetch.wait.max.ms": 5,
+            "session.timeout.ms": 10_000,
+            "queued.max.messages.kbytes": 16_384,
+        }
+    )
+    loop = Loop(
+        consumer,
+        lambda: Writer(connect.once(settings.redis), seals, now_ms),
+        lambda: Batch(seals.identity),
+        Metrics(),
+        log,
+        now_ms,
+    )
+    metrics.serve(settings.metrics.port)
+    announced = False
+    try:
+        loop.subscribe()
+        log.info("started")
+        fed_ms = 0
+        while not stop:
+            loop.step()
+            if now_ms() - fed_ms >= WATCHDOG_EVERY_MS:
+                fed_ms = now_ms()
+                notify("WATCHDOG=1")
+            if loop.ready and not announced:
+                announced = True
+                notify("READY=1")
+                log.info("ready")
+    except KafkaException as error:
+        log.crash("kafka-fatal", error)
+        return Exit.RESTART
+    finally:
+        notify("STOPPING=1")
+        consumer.close()
+    log.info("stopped")
+    return Exit.OK

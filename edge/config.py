@@ -1,0 +1,108 @@
+"""The gateway's configuration: one TOML file into one typed, checked struct.
+
+Law: configuration never touches the spool's content; a wrong file is refused whole, with the
+key and the next step, before anything is opened.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+
+from healthsync.runtime import config as files
+from vitals import limits
+from vitals.errors import ConfigError
+from vitals.ports import BY_NAME
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+_EDGE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
+PUBLIC_KEY_BYTES: Final = 32
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything an operator may set; ports without a default stay closed."""
+
+    edge_id: str
+    """This gateway's name; the common name of its certificate."""
+    state_dir: str
+    """Directory of ``spool.db``."""
+    hpke_public: str
+    """File with the cloud's X25519 public key, 32 raw bytes."""
+    ward: str = ""
+    """Ward of a patient who names none."""
+    site_zone: str = "UTC"
+    """IANA zone of device times that carry none."""
+    listen_host: str = "127.0.0.1"
+    line_port: Port | None = None
+    mllp_port: Port | None = None
+    line_proxy_port: Port | None = None
+    """Line protocol behind HAProxy's TLS: every connection starts with a PROXY v2 header."""
+    mllp_proxy_port: Port | None = None
+    """MLLP behind HAProxy's TLS, likewise. Both proxy ports listen on loopback only."""
+    uplink_port: Port = BY_NAME["uplink-local"].number
+    metrics_port: Port = BY_NAME["edge-metrics"].number
+    connections_max: Annotated[int, msgspec.Meta(ge=1, le=limits.CONNECTIONS_MAX)] = (
+        limits.CONNECTIONS_MAX
+    )
+    spool_bytes_max: Annotated[int, msgspec.Meta(ge=limits.FRAME_BYTES_MAX)] = (
+        limits.SPOOL_BYTES_MAX
+    )
+    spool_full: Literal["drop-oldest-backlog", "refuse"] = "drop-oldest-backlog"
+    """What gives way when the quota is reached: the oldest unsent frames, or the new input."""
+
+    @property
+    def spool_path(self) -> Path:
+        """Return where the spool lies."""
+        return Path(self.state_dir) / "spool.db"
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """Return the site's time zone; `load` has checked that it exists."""
+        return ZoneInfo(self.site_zone)
+
+
+def load(path: Path) -> Config:
+    """Return the checked configuration; raise ConfigError."""
+    config = files.load(path, Config)
+    if not _EDGE_ID.fullmatch(config.edge_id):
+        raise ConfigError(f"{path}: edge_id must be letters, digits, dots and dashes, at most 63")
+    try:
+        ZoneInfo(config.site_zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ConfigError(f"{path}: site_zone is no IANA zone; write one like UTC") from None
+    named = {
+        name: getattr(config, name)
+        for name in (
+            "line_port",
+            "mllp_port",
+            "line_proxy_port",
+            "mllp_proxy_port",
+            "metrics_port",
+            "uplink_port",
+        )
+    }
+    used: dict[int, str] = {}
+    for name, port in named.items():
+        if port is None:
+            continue
+        if port in used:
+            raise ConfigError(f"{path}: {name} and {used[port]} are both {port}; change one")
+        used[port] = name
+    if len(used) == len([name for name in ("metrics_port", "uplink_port") if named[name]]):
+        raise ConfigError(f"{path}: no device port is set; give line_port or mllp_port")
+    return config
+
+
+def public_key(config: Config) -> X25519PublicKey:
+    """Return the cloud's key that epochs are wrapped to; raise ConfigError."""
+    path = Path(config.hpke_public)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({type(error).__name__})") from error
+    if len(raw) != PUBLIC_KEY_BYTES:
+        raise ConfigError(f"{path}: has {len(raw)} bytes, not {PUBLIC_KEY_BYTES}")
+    return X25519PublicKey.from_public_bytes(raw)

@@ -1,0 +1,56 @@
+"""One unit of input on its way to the spool, and who waits for the answer.
+
+Law: an entry is readings of one source, or one refused input, or both (a message with one bad
+value); its answer is made only when its fate on disk is known.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from edge.refusal import Reason, Refused
+from vitals import limits
+from vitals.columns import Source
+from vitals.reading import Reading, Rejected
+
+Answer = Callable[[Reason | None], bytes]
+"""Makes the reply: None when the entry is durable, else why nothing was kept."""
+
+_ROW_BYTES: Final = 16
+"""Upper estimate of one reading in a frame's body before compression."""
+
+
+class Entry(msgspec.Struct):
+    """What the collector hands to the committer. ``size``: estimated bytes in a frame's body."""
+
+    source: Source | None
+    readings: tuple[Reading, ...]
+    rejected: tuple[Rejected, ...]
+    size: int
+    message: bool = False
+    """True for an HL7 message, False for a line."""
+    answer: Answer | None = None
+    connection: object = None
+    ignored: int = 0
+    """OBX that are no vital sign known here."""
+
+
+def accepted(source: Source, readings: tuple[Reading, ...], answer: Answer | None) -> Entry:
+    """Return an entry of readings alone."""
+    return Entry(source, readings, (), _ROW_BYTES * len(readings), answer=answer)
+
+
+def rejection(
+    refused: Refused, device: str, raw: bytes, raw_bytes: int, received_ms: int
+) -> Rejected:
+    """Return refused input as quarantine keeps it: whole up to the limit, its length noted."""
+    return Rejected(
+        refused.reason.value,
+        refused.field,
+        refused.detail,
+        device,
+        raw[: limits.QUARANTINE_RAW_BYTES_MAX],
+        received_ms,
+        raw_bytes,
+    )

@@ -1,0 +1,1 @@
+"""Recorded patients as data: see README.md and ATTRIBUTION.md."""

@@ -1,0 +1,230 @@
+import threading
+from collections.abc import Awaitable, Callable
+from io import StringIO
+from typing import Any
+
+import pytest
+import trio
+from confluent_kafka import KafkaError, KafkaException
+
+from cloud.ingest.delivery import CROWDED_BYTES, Delivery, Parcel, producer_config
+from cloud.ingest.unpack import Batch, Record
+from cloud.settings import Kafka
+from healthsync.runtime.log import Log
+from tests.cloud.ingest.frames import NOW
+
+
+class Error:
+    def __init__(self, code: int, *, fatal: bool = False) -> None:
+        self._code, self._fatal = code, fatal
+
+    def code(self) -> int:
+        return self._code
+
+    def name(self) -> str:
+        return str(self._code)
+
+    def fatal(self) -> bool:
+        return self._fatal
+
+
+class FakeProducer:
+    """librdkafka's manners: reports only from poll; refuses when full or too large."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+        self.room = 10**9
+        self.waiting: list[tuple[Callable[[Any, Any], None], Any]] = []
+        self.produced: list[tuple[str, int, bytes]] = []
+        self.hold = False
+        self._news = threading.Condition()
+
+    def produce(
+        self,
+        topic: str,
+        value: bytes,
+        key: bytes,
+        *,
+        partition: int,
+        on_delivery: Callable[[Any, Any], None],
+        headers: list[tuple[str, bytes]],
+    ) -> None:
+        with self._news:
+            if self.room <= 0:
+                raise BufferError
+            if value == b"too large":
+                raise KafkaException(Error(KafkaError.MSG_SIZE_TOO_LARGE))
+            self.room -= 1
+            self.produced.append((topic, partition, key))
+            error = Error(KafkaError._MSG_TIMED_OUT) if value == b"lost" else None
+            self.waiting.append((on_delivery, error))
+            self._news.notify()
+
+    def poll(self, timeout: float) -> int:
+        with self._news:
+            if not self.waiting or self.hold:
+                self._news.wait(0.01)
+            if self.hold:
+                return 0
+            ready, self.waiting = self.waiting, []
+            self.room += len(ready)
+        for report, error in ready:
+            report(error, None)
+        return len(ready)
+
+    def flush(self, timeout: float) -> int:
+        self.hold = False
+        self.poll(0)
+        return len(self.waiting)
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.producer: FakeProducer
+        self.fatal: list[bool] = []
+        self.log = StringIO()
+        self.done: list[Parcel] = []
+        self.news = trio.Event()
+        self.delivery = Delivery(
+            self._make, {}, Log("ingest", lambda: NOW, self.log), lambda: self.fatal.append(True)
+        )
+
+    def _make(self, config: dict[str, Any]) -> Any:
+        self.producer = FakeProducer(config)
+        return self.producer
+
+    async def send(self, *values: bytes) -> None:
+        batch = Batch(
+            "e" * 32, 1, [Record("samples", i, b"k", v, []) for i, v in enumerate(values)]
+        )
+        await self.delivery.send(batch, self._on_done)
+
+    def _on_done(self, parcel: Parcel) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        self.done.append(parcel)
+        self.news.set()
+
+    async def next_done(self) -> Parcel:
+        with trio.fail_after(5):
+            while not self.done:
+                self.news = trio.Event()
+                await self.news.wait()
+        return self.done.pop(0)
+
+
+def with_bench(test: Callable[[Bench], Awaitable[None]]) -> None:
+    async def body() -> None:
+        bench = Bench()
+        try:
+            await test(bench)
+        finally:
+            await bench.delivery.close(1)
+
+    trio.run(body)
+
+
+def test_a_frame_is_done_when_all_its_records_are() -> None:
+    async def test(bench: Bench) -> None:
+        bench.producer.hold = True
+        await bench.send(b"a", b"b", b"c")
+        await trio.sleep(0.05)
+        assert not bench.done
+        assert bench.delivery.in_flight_bytes == 3
+        bench.producer.hold = False
+        parcel = await bench.next_done()
+        assert not parcel.failed
+        assert bench.delivery.in_flight_bytes == 0
+        await trio.sleep(0.05)
+        assert not bench.done  # once
+
+    with_bench(test)
+
+
+def test_one_lost_record_fails_the_frame() -> None:
+    async def test(bench: Bench) -> None:
+        await bench.send(b"a", b"lost", b"c")
+        parcel = await bench.next_done()
+        assert (parcel.failed, parcel.refused) == (True, False)
+
+    with_bench(test)
+
+
+def test_a_record_over_the_limit_fails_the_frame_for_good() -> None:
+    async def test(bench: Bench) -> None:
+        await bench.send(b"a", b"too large")
+        parcel = await bench.next_done()
+        assert (parcel.failed, parcel.refused) == (True, True)
+
+    with_bench(test)
+
+
+def test_a_full_queue_is_waited_for_and_nothing_is_sent_twice() -> None:
+    async def test(bench: Bench) -> None:
+        bench.producer.hold, bench.producer.room = True, 2
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bench.send, b"a", b"b", b"c", b"d")
+            await trio.sleep(0.06)
+            assert len(bench.producer.produced) == 2
+            bench.producer.hold = False
+        assert not (await bench.next_done()).failed
+        assert [partition for _, partition, _ in bench.producer.produced] == [0, 1, 2, 3]
+
+    with_bench(test)
+
+
+def test_a_frame_given_up_half_way_is_never_reported_and_weighs_nothing() -> None:
+    async def test(bench: Bench) -> None:
+        bench.producer.room = 1
+        bench.producer.hold = True
+        with trio.move_on_after(0.05):
+            await bench.send(b"a", b"b")
+        bench.producer.hold = False
+        await trio.sleep(0.05)
+        assert not bench.done
+        assert bench.delivery.in_flight_bytes == 0
+
+    with_bench(test)
+
+
+def test_a_frame_without_records_is_done_at_once() -> None:
+    async def test(bench: Bench) -> None:
+        await bench.send()
+        assert not (await bench.next_done()).failed
+
+    with_bench(test)
+
+
+def test_bytes_on_their_way_halt_and_release_the_gateways() -> None:
+    async def test(bench: Bench) -> None:
+        bench.producer.hold = True
+        before = bench.delivery.crowded, bench.delivery.relaxed
+        await bench.send(bytes(CROWDED_BYTES + 1))
+        during = bench.delivery.crowded, bench.delivery.relaxed
+        bench.producer.hold = False
+        await bench.next_done()
+        after = bench.delivery.crowded, bench.delivery.relaxed
+        assert (before, during, after) == ((False, True), (True, False), (False, True))
+
+    with_bench(test)
+
+
+def test_a_fatal_error_is_told_once_in_trio() -> None:
+    async def test(bench: Bench) -> None:
+        bench.producer.config["error_cb"](Error(7, fatal=True))
+        await trio.sleep(0.02)
+        assert bench.fatal == [True]
+        bench.producer.config["error_cb"](Error(7, fatal=True))
+        assert bench.log.getvalue().count("kafka-error") == 1
+
+    with_bench(test)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("acks", "all"), ("enable.idempotence", True), ("compression.type", "zstd")],
+)
+def test_the_producer_is_durable(option: str, value: object, tmp_path: Any) -> None:
+    config = producer_config(Kafka("127.0.0.1:1", tmp_path, tmp_path, tmp_path))
+    assert config[option] == value
+    assert 1 <= config["linger.ms"] <= 2
+    assert config["security.protocol"] == "SSL"

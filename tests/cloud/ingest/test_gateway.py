@@ -1,0 +1,260 @@
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from io import StringIO
+from typing import TypeVar
+
+import pytest
+import trio
+import trio.testing
+
+from cloud.ingest.delivery import Parcel
+from cloud.ingest.gateway import SILENCE_S_MAX, Gateway
+from cloud.ingest.session import IngestSession
+from cloud.ingest.unpack import Batch, Unpacker
+from healthsync.runtime.log import Log
+from tests.cloud.ingest.frames import NOW, Edge, Keys
+from vitals import session
+from vitals.limits import CREDIT_FRAMES
+
+T = TypeVar("T")
+
+
+class Wire:
+    """The websocket's two ends in memory."""
+
+    def __init__(self) -> None:
+        self._to_cloud, self._at_cloud = trio.open_memory_channel[bytes | str](1000)
+        self._to_edge, self._at_edge = trio.open_memory_channel[bytes](1000)
+
+    async def get_message(self) -> bytes | str:
+        return await self._at_cloud.receive()
+
+    async def send_message(self, message: bytes) -> None:
+        await self._to_edge.send(message)
+
+    async def say(self, *messages: session.EdgeMessage) -> None:
+        for message in messages:
+            await self._to_cloud.send(session.encode(message))
+
+    async def hear(self) -> session.CloudMessage:
+        return session.decode_cloud(await self._at_edge.receive())
+
+    def hear_now(self) -> list[session.CloudMessage]:
+        heard = []
+        while True:
+            try:
+                heard.append(session.decode_cloud(self._at_edge.receive_nowait()))
+            except trio.WouldBlock:
+                return heard
+
+
+class Sink:
+    """Holds parcels until the test says what became of them."""
+
+    def __init__(self) -> None:
+        self.parcels: deque[Parcel] = deque()
+        self.full = False
+        self.room = trio.Event()
+
+    async def send(self, batch: Batch, done: Callable[[Parcel], None]) -> None:
+        if self.full:
+            await self.room.wait()
+        self.parcels.append(Parcel(batch, done, lambda _parcel: None, 0.0))
+
+    def deliver(self, count: int = 1) -> None:
+        for _ in range(count):
+            parcel = self.parcels.popleft()
+            parcel.done(parcel)
+
+    def fail(self, *, refused: bool = False) -> None:
+        parcel = self.parcels.popleft()
+        parcel.failed, parcel.refused = True, refused
+        parcel.done(parcel)
+
+
+class Bench:
+    def __init__(self, keys: Keys, unpacker: Unpacker, edge: Edge) -> None:
+        self.edge = edge
+        self.wire, self.sink, self.out = Wire(), Sink(), StringIO()
+        self.state = IngestSession("ward-3", keys.private, CREDIT_FRAMES)
+        log = Log("ingest", lambda: NOW, self.out)
+        self.gateway = Gateway(self.state, self.wire, unpacker, self.sink, lambda: NOW, log)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.gateway.serve)
+            await self.wire.say(session.Hello(1, "ward-3", "", [self.edge.wrapped]))
+            assert isinstance(await self.wire.hear(), session.Welcome)
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def settle(self) -> list[session.CloudMessage]:
+        await trio.sleep(0.1)
+        return self.wire.hear_now()
+
+
+@pytest.fixture
+def bench(keys: Keys, unpacker: Unpacker, edge: Edge) -> Bench:
+    return Bench(keys, unpacker, edge)
+
+
+def run(test: Callable[[], Awaitable[T]]) -> T:
+    return trio.run(test, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_a_frame_is_acknowledged_after_delivery_and_not_before(bench: Bench) -> None:
+    async def test() -> None:
+        async with bench.running():
+            await bench.wire.say(session.Data(bench.edge.simple(0), 0))
+            assert await bench.settle() == []
+            bench.sink.deliver()
+            assert await bench.settle() == [session.Ack(bench.edge.epoch, [(0, 0)])]
+
+    run(test)
+
+
+def test_acks_of_one_round_are_one_message_within_milliseconds(bench: Bench) -> None:
+    async def test() -> None:
+        async with bench.running():
+            await bench.wire.say(*(session.Data(bench.edge.simple(i), 0) for i in range(50)))
+            await bench.settle()
+            began = trio.current_time()
+            bench.sink.deliver(50)
+            assert await bench.wire.hear() == session.Ack(bench.edge.epoch, [(0, 49)])
+            assert trio.current_time() - began < 0.005
+
+    run(test)
+
+
+def test_a_frame_kafka_did_not_take_ends_the_session_unacknowledged(bench: Bench) -> None:
+    async def test() -> None:
+        async with bench.running():
+            await bench.wire.say(*(session.Data(bench.edge.simple(i), 0) for i in range(2)))
+            await bench.settle()
+            bench.sink.deliver()
+            bench.sink.fail()
+            ack, close = await bench.settle()
+            assert ack == session.Ack(bench.edge.epoch, [(0, 0)])
+            assert isinstance(close, session.Close)
+            assert close.reason == "overload"
+
+    run(test)
+
+
+def test_a_frame_kafka_will_never_take_is_set_aside_and_acknowledged(bench: Bench) -> None:
+    async def test() -> None:
+        async with bench.running():
+            await bench.wire.say(session.Data(bench.edge.simple(3), 0))
+            await bench.settle()
+            bench.sink.fail(refused=True)
+            assert await bench.settle() == []
+            (parcel,) = bench.sink.parcels
+            assert parcel.batch.set_aside == "refused"
+            assert [r.topic for r in parcel.batch.records] == ["quarantine"]
+            bench.sink.deliver()
+            assert await bench.settle() == [session.Ack(bench.edge.epoch, [(3, 3)])]
+
+    run(test)
+
+
+def test_a_forged_frame_is_acknowledged_once_it_is_in_quarantine(bench: Bench) -> None:
+    async def test() -> None:
+        async with bench.running():
+            frame = bench.edge.simple(1)
+            await bench.wire.say(session.Data(frame[:-1] + bytes([frame[-1] ^ 1]), 0))
+            await bench.settle()
+            assert bench.sink.parcels[0].batch.set_aside == "forged"
+            bench.sink.deliver()
+            assert await bench.settle() == [session.Ack(bench.edge.epoch, [(1, 1)])]
+        assert "frame-set-aside" in bench.out.getvalue()
+
+    run(test)
+
+
+def test_a_frame_of_another_gateway_closes_with_identity(bench: Bench, other_edge: Edge) -> None:
+    async def test() -> None:
+        async with bench.running():
+            await bench.wire.say(session.Data(other_edge.simple(0), 0))
+            (close,) = await bench.settle()
+            assert isinstance(close, session.Close)
+            assert close.reason == "identity"
+            assert not bench.sink.parcels
+
+    run(test)
+
+
+def test_a_heartbeat_is_answered_while_kafka_is_stuck(bench: Bench) -> None:
+    async def test() -> None:
+        async with bench.running():
+            bench.sink.full = True
+            await bench.wire.say(*(session.Data(bench.edge.simple(i), 0) for i in range(20)))
+            await bench.wire.say(session.Ping(5))
+            assert await bench.settle() == [session.Pong(5, NOW, NOW)]
+
+    run(test)
+
+
+def test_credit_is_taken_away_and_given_back(bench: Bench) -> None:
+    async def test() -> None:
+        async with bench.running():
+            bench.gateway.set_credit(0)
+            assert await bench.settle() == [session.Credit(0)]
+            bench.gateway.set_credit(CREDIT_FRAMES)
+            assert await bench.settle() == [session.Credit(CREDIT_FRAMES)]
+
+    run(test)
+
+
+def test_stopping_acknowledges_what_is_on_its_way_and_says_going_away(bench: Bench) -> None:
+    async def test() -> None:
+        async with bench.running():
+            await bench.wire.say(session.Data(bench.edge.simple(0), 0))
+            await bench.settle()
+            bench.gateway.stop()
+            assert await bench.settle() == []
+            bench.sink.deliver()
+            ack, close = await bench.settle()
+            assert ack == session.Ack(bench.edge.epoch, [(0, 0)])
+            assert isinstance(close, session.Close)
+            assert close.reason == "going-away"
+
+    run(test)
+
+
+def test_stopping_does_not_wait_for_ever_for_kafka(bench: Bench) -> None:
+    async def test() -> None:
+        async with bench.running():
+            await bench.wire.say(session.Data(bench.edge.simple(0), 0))
+            await bench.settle()
+            bench.gateway.stop()
+            with trio.fail_after(10):
+                close = await bench.wire.hear()
+            assert isinstance(close, session.Close)
+
+    run(test)
+
+
+def test_a_silent_connection_ends(bench: Bench) -> None:
+    async def test() -> None:
+        async with bench.running():
+            with trio.fail_after(SILENCE_S_MAX + 1):
+                close = await bench.wire.hear()
+            assert isinstance(close, session.Close)
+
+    run(test)
+
+
+def test_no_patient_is_in_the_log(bench: Bench) -> None:
+    async def test() -> None:
+        async with bench.running():
+            await bench.wire.say(session.Data(bench.edge.rejects(0, 2), 0))
+            await bench.wire.say(session.Data(b"mrn=M000123 name=Ada", 0))
+            await bench.settle()
+            bench.sink.deliver(2)
+            await bench.settle()
+        for word in ("Ada", "M000123", "bed-1"):
+            assert word not in bench.out.getvalue()
+
+    run(test)

@@ -1,0 +1,230 @@
+"""The real listener on loopback: TLS, certificates, headers, one frame through."""
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import trio
+import trio_websocket
+
+from cloud.ingest.config import Listen
+from cloud.ingest.delivery import Parcel
+from cloud.ingest.server import Server, common_name, edge_name
+from cloud.ingest.unpack import Batch, Unpacker
+from healthsync.runtime.log import Log
+from tests.cloud.ingest.frames import NOW, Edge, Keys
+from tests.healthsync.certs import Authority
+from vitals import session
+from vitals.limits import CREDIT_FRAMES
+
+
+class Sink:
+    """Takes everything at once."""
+
+    crowded = False
+    relaxed = True
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+
+    async def send(self, batch: Batch, done: Callable[[Parcel], None]) -> None:
+        self.batches.append(batch)
+        done(Parcel(batch, done, lambda _parcel: None, 0.0))
+
+
+class Bench:
+    def __init__(self, folder: Path, keys: Keys, unpacker: Unpacker) -> None:
+        self.authority = Authority(folder)
+        self.sink, self.log = Sink(), StringIO()
+        cert, key = self.authority.issue("ingest")
+        listen = Listen("127.0.0.1", 0, cert, key, self.authority.ca)
+        self.server = Server(
+            listen,
+            keys.private,
+            unpacker,
+            self.sink,  # type: ignore[arg-type] # as much of Delivery as the server uses
+            lambda: NOW,
+            Log("ingest", lambda: NOW, self.log),
+        )
+        self.port = 0
+
+    @asynccontextmanager
+    async def gateway(
+        self, client: str = "haproxy", edge: str = "ward-3", path: str = "/uplink"
+    ) -> AsyncIterator[trio_websocket.WebSocketConnection]:
+        context = ssl.create_default_context(cafile=self.authority.ca)
+        context.load_cert_chain(*self.authority.issue(client))
+        stream = await trio.open_ssl_over_tcp_stream("127.0.0.1", self.port, ssl_context=context)
+        headers = [(b"X-Edge-Id", edge.encode())] if edge else []
+        async with stream, trio.open_nursery() as nursery:
+            with trio.fail_after(0.5):
+                websocket = await trio_websocket.wrap_client_stream(
+                    nursery, stream, "localhost", path, extra_headers=headers
+                )
+            yield websocket
+            nursery.cancel_scope.cancel()
+
+    def run(self, test: Callable[[], Awaitable[None]]) -> None:
+        async def body() -> None:
+            with trio.fail_after(10):
+                async with trio.open_nursery() as nursery:
+                    self.port = await nursery.start(self.server.run)
+                    await test()
+                    self.server.stop()
+                    await self.server.over.wait()
+
+        trio.run(body)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, keys: Keys, unpacker: Unpacker) -> Bench:
+    return Bench(tmp_path, keys, unpacker)
+
+
+async def greet(websocket: trio_websocket.WebSocketConnection, edge: Edge) -> session.CloudMessage:
+    await websocket.send_message(session.encode(session.Hello(1, edge.name, "", [edge.wrapped])))
+    return session.decode_cloud(await websocket.get_message())
+
+
+def test_a_frame_goes_through_tls_and_websocket_and_is_acknowledged(
+    bench: Bench, edge: Edge
+) -> None:
+    async def test() -> None:
+        async with bench.gateway() as websocket:
+            assert await greet(websocket, edge) == session.Welcome(1, CREDIT_FRAMES, NOW)
+            await websocket.send_message(session.encode(session.Data(edge.simple(0), 0)))
+            heard = session.decode_cloud(await websocket.get_message())
+            assert heard == session.Ack(edge.epoch, [(0, 0)])
+
+    bench.run(test)
+    assert [batch.seq for batch in bench.sink.batches] == [0]
+
+
+def test_stopping_says_going_away_and_closes(bench: Bench, edge: Edge) -> None:
+    async def test() -> None:
+        async with bench.gateway() as websocket:
+            await greet(websocket, edge)
+            bench.server.stop()
+            heard = session.decode_cloud(await websocket.get_message())
+            assert isinstance(heard, session.Close)
+            assert heard.reason == "going-away"
+            with pytest.raises(trio_websocket.ConnectionClosed):
+                await websocket.get_message()
+
+    bench.run(test)
+
+
+async def refused(bench: Bench, client: str, edge: str, path: str) -> list[Exception]:
+    """Return why a gateway did not get in."""
+    why: list[Exception] = []
+    try:
+        async with bench.gateway(client, edge, path):
+            pytest.fail("let in")
+    except* (trio_websocket.ConnectionRejected, trio.TooSlowError, trio.BrokenResourceError) as e:
+        why += e.exceptions
+    return why
+
+
+def test_only_haproxys_certificate_is_let_in(bench: Bench) -> None:
+    async def test() -> None:
+        assert await refused(bench, "ward-3", "ward-3", "/uplink")
+
+    bench.run(test)
+    assert "client-refused" in bench.log.getvalue()
+    assert "session-began" not in bench.log.getvalue()
+
+
+def test_a_client_without_a_certificate_gets_nowhere(bench: Bench) -> None:
+    async def test() -> None:
+        context = ssl.create_default_context(cafile=bench.authority.ca)
+        stream = await trio.open_ssl_over_tcp_stream("127.0.0.1", bench.port, ssl_context=context)
+        try:
+            await stream.do_handshake()  # TLS 1.3: the refusal comes with the first read
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some(1)
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    bench.run(test)
+
+
+@pytest.mark.parametrize(
+    ("edge", "path", "status"), [("", "/uplink", 403), ("a/b", "/uplink", 403), ("e", "/", 404)]
+)
+def test_a_request_without_name_or_path_is_rejected(
+    bench: Bench, edge: str, path: str, status: int
+) -> None:
+    async def test() -> None:
+        (error,) = await refused(bench, "haproxy", edge, path)
+        assert isinstance(error, trio_websocket.ConnectionRejected)
+        assert error.status_code == status
+
+    bench.run(test)
+
+
+def test_hello_of_another_name_than_the_header_is_closed(bench: Bench, other_edge: Edge) -> None:
+    async def test() -> None:
+        async with bench.gateway() as websocket:
+            heard = await greet(websocket, other_edge)
+            assert isinstance(heard, session.Close)
+            assert heard.reason == "identity"
+
+    bench.run(test)
+
+
+def test_a_crowded_producer_halts_every_gateway(bench: Bench, edge: Edge) -> None:
+    async def test() -> None:
+        async with bench.gateway() as websocket:
+            await greet(websocket, edge)
+            bench.sink.crowded, bench.sink.relaxed = True, False
+            heard = session.decode_cloud(await websocket.get_message())
+            assert heard == session.Credit(0)
+            bench.sink.crowded, bench.sink.relaxed = False, True
+            heard = session.decode_cloud(await websocket.get_message())
+            assert heard == session.Credit(CREDIT_FRAMES)
+
+    bench.run(test)
+
+
+def test_one_gateway_that_breaks_off_does_not_disturb_another(bench: Bench, edge: Edge) -> None:
+    async def test() -> None:
+        async with bench.gateway() as websocket:
+            await greet(websocket, edge)
+            raw = await trio.open_tcp_stream("127.0.0.1", bench.port)
+            await raw.send_all(b"\x16\x03junk")
+            await raw.aclose()
+            await websocket.send_message(session.encode(session.Data(edge.simple(0), 0)))
+            assert isinstance(session.decode_cloud(await websocket.get_message()), session.Ack)
+
+    bench.run(test)
+
+
+@pytest.mark.parametrize(
+    ("headers", "name"),
+    [
+        ([(b"X-Edge-Id", b"ward-3")], "ward-3"),
+        ([(b"x-edge-id", b"a"), (b"x-edge-id", b"b")], None),
+        ([], None),
+        ([(b"x-edge-id", b"")], None),
+        ([(b"x-edge-id", b"-a")], None),
+        ([(b"x-edge-id", "wärd".encode())], None),
+        ([(b"x-edge-id", b"a" * 65)], None),
+    ],
+)
+def test_the_name_comes_from_exactly_one_sound_header(
+    headers: list[tuple[bytes, bytes]], name: str | None
+) -> None:
+    assert edge_name(headers) == name
+
+
+def test_the_common_name_is_read_from_the_subject_only() -> None:
+    certificate = {
+        "subject": ((("organizationName", "x"),), (("commonName", "haproxy"),)),
+        "issuer": ((("commonName", "ca"),),),
+    }
+    assert common_name(certificate) == "haproxy"
+    assert common_name({"issuer": ((("commonName", "haproxy"),),)}) == ""
+    assert common_name(None) == ""

@@ -1,0 +1,267 @@
+"""Callers on real sockets: answers after the commit, limits in words, no caller harms another."""
+
+import socket
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from edge import proxy
+from edge.bedside import LineTalk
+from edge.mllp import block
+from edge.spool import Backlog
+from tests.edge.gateway import PRIVATE, Gateway, _callers, caller, hear, running
+from tests.edge.ingest import Opener, until
+from tests.edge.test_hl7 import GOOD, _message
+from vitals import limits
+from vitals.columns import Columns
+from vitals.reading import Rejected
+
+
+def _kept(path: Path) -> tuple[list[tuple[str, float | None]], list[Rejected]]:
+    """Return (device, value) of every reading and every refused input in the spool."""
+    backlog, opener = Backlog(path), Opener(PRIVATE)
+    for epoch in backlog.epochs():
+        opener.learn(epoch)
+    readings: list[tuple[str, float | None]] = []
+    rejects: list[Rejected] = []
+    for held in backlog.after(0, 1 << 60, 1 << 60, 1 << 30):
+        _, body = opener.open(held.data)
+        if isinstance(body, Columns):
+            readings += [(body.sources[at].device, r.value) for at, r in body.rows()]
+        else:
+            rejects += body
+    backlog.close()
+    return readings, rejects
+
+
+def _serve(gateway: Gateway, talk: Any, kind: Any = "line", *, proxied: bool = False) -> None:
+    async def main() -> None:
+        port = gateway.collector.listen(kind, "127.0.0.1", 0, proxied=proxied)
+        async with running(gateway):
+            await talk(port)
+
+    trio.run(main)
+
+
+def test_a_line_typed_into_nc_reaches_the_spool_in_silence(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path)
+
+    async def talk(port: int) -> None:
+        stream = await caller(port)
+        await stream.send_all(b"heart_rate=78, oxygen=95%\n")
+        await stream.send_eof()
+        assert await hear(stream, 1) == b""
+
+    _serve(gateway, talk)
+    assert _kept(gateway.path)[0] == [("addr-127.0.0.1", 78), ("addr-127.0.0.1", 95)]
+
+
+def test_answers_come_in_the_order_of_the_lines(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path)
+    answers: list[bytes] = []
+
+    async def talk(port: int) -> None:
+        stream = await caller(port)
+        await stream.send_all(b"reply=yes hr=1\nhr=x\nhr=2\r\n\nhr=3\n")
+        await stream.send_eof()
+        answers.append(await hear(stream, 1 << 20))
+
+    _serve(gateway, talk)
+    lines = answers[0].decode().splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "ok",
+        "rejected bad-number heart_rate",
+        "ok",
+        "ok",
+    ]
+
+
+def test_no_answer_leaves_before_the_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = Gateway(tmp_path)
+    spool = gateway.committer._spool
+    order: list[str] = []
+    store = spool.store
+
+    def watched(*arguments: Any) -> Any:
+        result = store(*arguments)
+        order.append("committed")
+        return result
+
+    monkeypatch.setattr(spool, "store", watched)  # notes the moment of the commit
+
+    async def talk(port: int) -> None:
+        stream = await caller(port)
+        await stream.send_all(b"reply=yes hr=1\n")
+        assert await hear(stream, 3) == b"ok\n"
+        order.append("answered")
+
+    _serve(gateway, talk)
+    assert order[:2] == ["committed", "answered"]
+
+
+def test_half_a_line_and_silence_is_quarantined_and_the_caller_let_go(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path)
+
+    async def talk(port: int) -> None:
+        slow, quiet = await caller(port), await caller(port)
+        await slow.send_all(b"heart_rate=7")
+        await quiet.send_all(b"heart_rate=80\n")
+        await until(lambda: any(c.half_since for c in gateway.collector._connections.values()))
+        await until(lambda: gateway.committer._spool._frames == 1)
+        gateway.now_s += limits.HALF_LINE_S_MAX + 1
+        gateway.collector.sweep(gateway.now_s)
+        assert await hear(slow, 1) == b""
+        assert len(gateway.collector._connections) == 1
+        gateway.now_s += limits.LINE_IDLE_S_MAX
+        gateway.collector.sweep(gateway.now_s)
+        assert await hear(quiet, 1) == b""
+
+    _serve(gateway, talk)
+    readings, rejects = _kept(gateway.path)
+    assert readings == [("addr-127.0.0.1", 80)]
+    assert [(r.reason, r.raw) for r in rejects] == [("half-line", b"heart_rate=7")]
+
+
+def test_a_trickle_does_not_keep_half_a_line_alive(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path)
+
+    async def talk(port: int) -> None:
+        stream = await caller(port)
+        for part in (b"heart", b"_rate", b"=7"):
+            await stream.send_all(part)
+            await until(
+                lambda part=part: any(
+                    isinstance(c.talk, LineTalk) and c.talk._lines._half.endswith(part)
+                    for c in gateway.collector._connections.values()
+                )
+            )
+            gateway.now_s += limits.HALF_LINE_S_MAX / 2.5
+        gateway.collector.sweep(gateway.now_s)
+        assert await hear(stream, 1) == b""
+
+    _serve(gateway, talk)
+
+
+def test_one_caller_too_many_is_told_so(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path, connections_max=2)
+
+    async def talk(port: int) -> None:
+        first, second = await caller(port), await caller(port)
+        await until(lambda: len(gateway.collector._connections) == 2)
+        third = await caller(port)
+        assert await hear(third, 999) == b"refused: 2 connections are open, the limit\n"
+        await first.aclose()
+        await until(lambda: len(gateway.collector._connections) == 1)
+        again = await caller(port)
+        await again.send_all(b"reply=yes hr=1\n")
+        assert await hear(again, 3) == b"ok\n"
+        await second.aclose()
+
+    _serve(gateway, talk)
+
+
+def test_a_caller_who_never_reads_is_let_go_and_its_lines_are_kept(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path)
+    lines = 60_000
+
+    async def talk(port: int) -> None:
+        sock = trio.socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await sock.connect(("127.0.0.1", port))
+        stream = trio.SocketStream(sock)
+        _callers.append(stream)
+        await stream.send_all(b"reply=yes hr=1\n")
+        bad = b"hr=x\n" * 100
+        with trio.fail_after(15):
+            try:
+                for _ in range(lines // 100):
+                    await stream.send_all(bad)
+            except trio.BrokenResourceError:
+                pass
+            await until(lambda: not gateway.collector._connections, 10)
+
+    _serve(gateway, talk)
+    assert _kept(gateway.path)[0] == [("addr-127.0.0.1", 1)]
+
+
+def test_a_reset_connection_ends_itself_alone(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path)
+
+    async def talk(port: int) -> None:
+        rude, polite = await caller(port), await caller(port)
+        await rude.send_all(b"reply=yes hr=1\n")
+        rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        rude.socket.close()
+        await polite.send_all(b"reply=yes hr=2\n")
+        assert await hear(polite, 3) == b"ok\n"
+        await until(lambda: len(gateway.collector._connections) == 1)
+
+    _serve(gateway, talk)
+
+
+def test_hl7_is_acknowledged_after_the_commit(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path)
+
+    async def talk(port: int) -> None:
+        stream = await caller(port)
+        await stream.send_all(block(_message(*GOOD)) + block(_message("OBR|1", msh="|B|P|2.6")))
+        await stream.send_eof()
+        answer = await hear(stream, 1 << 20)
+        assert answer.count(b"\x1c\r") == 2
+        assert answer.index(b"MSA|AA|MSG1") < answer.index(b"MSA|AE|B")
+
+    _serve(gateway, talk, "mllp")
+    readings, rejects = _kept(gateway.path)
+    assert readings == [("AA", 78)]
+    assert [reject.reason for reject in rejects] == ["hl7-no-reading"]
+    db = sqlite3.connect(gateway.path)
+    counters = dict(db.execute("SELECT name, value FROM counters"))
+    db.close()
+    assert (counters["received_messages"], counters.get("received_lines", 0)) == (2, 0)
+
+
+def test_behind_the_proxy_a_device_has_its_own_address(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path)
+
+    async def talk(port: int) -> None:
+        body = socket.inet_aton("10.9.8.7") + socket.inet_aton("10.0.0.1") + b"\0\1\0\2"
+        stream = await caller(port)
+        for byte in proxy.SIGNATURE + b"\x21\x11\x00\x0c" + body:
+            await stream.send_all(bytes([byte]))
+        await stream.send_all(b"reply=yes hr=1\n")
+        assert await hear(stream, 3) == b"ok\n"
+        plain = await caller(port)
+        await plain.send_all(b"heart_rate=78\n")
+        assert await hear(plain, 1) == b""
+
+    _serve(gateway, talk, proxied=True)
+    assert _kept(gateway.path) == ([("addr-10.9.8.7", 1)], [])
+
+
+def test_a_clean_stop_keeps_and_answers_what_was_sent(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path)
+    heard: list[bytes] = []
+
+    async def main() -> None:
+        port = gateway.collector.listen("line", "127.0.0.1", 0)
+        async with trio.open_nursery() as nursery:
+
+            async def listen(stream: trio.SocketStream) -> None:
+                heard.append(await hear(stream, 1 << 20))
+
+            async with running(gateway):
+                stream = await caller(port)
+                await stream.send_all(b"reply=yes hr=1\nhr=2\nhr=")
+                await until(lambda: gateway.committer._pending or gateway.committer._spool._frames)
+                nursery.start_soon(listen, stream)
+
+    trio.run(main)
+    assert heard[0].startswith(b"ok\nok\n")
+    readings, rejects = _kept(gateway.path)
+    assert [value for _, value in readings] == [1, 2]
+    assert [reject.reason for reject in rejects] == ["half-line"]

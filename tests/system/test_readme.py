@@ -1,0 +1,63 @@
+"""Every command of the README's tables does what it says, against a running system."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.system.box import ROOT, Box
+
+pytestmark = pytest.mark.system
+
+README = (ROOT / "README.md").read_text()
+
+
+def commands() -> Iterator[str]:
+    for command in re.findall(r"^\|[^|]+\| `(.+)` \|$", README, re.MULTILINE):
+        yield command.replace("\\|", "|")
+
+
+WITH_DEMO = [
+    c
+    for c in commands()
+    if not c.startswith("make ") and "run/mine" not in c and "onebox down" not in c
+]
+
+
+@pytest.mark.parametrize("command", WITH_DEMO)
+def test_a_command_for_a_running_demo_works(box: Box, command: str) -> None:
+    mine = command.replace("run/demo", str(box.run_dir)).replace("7010", str(box.info["line_port"]))
+    environment = {**os.environ, "PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", mine],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}: {done.stdout[-1500:]} {done.stderr[-1500:]}"
+
+
+def test_up_and_down_are_driven_by_tests_of_their_own() -> None:
+    text = (ROOT / "tests/system/test_onebox_command.py").read_text()
+    assert '"onebox", "down"' in text
+    rest = [c for c in commands() if c not in WITH_DEMO and not c.startswith("make ")]
+    assert [c.split()[2] for c in rest] == ["down", "up"]
+
+
+def test_every_make_target_named_in_the_readme_exists() -> None:
+    named = set(re.findall(r"\bmake ([a-z-]+)", README))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert named <= targets
+    assert {"demo", "test", "check", "setup"} <= named
+
+
+@pytest.mark.parametrize("target", re.findall(r"\(((?!http)[^)#]+)\)", README))
+def test_every_link_of_the_readme_leads_somewhere(target: str) -> None:
+    if "/" in target:
+        assert (ROOT / target).exists()
