@@ -98,6 +98,8 @@ class Plan:
             "hs_kms_region": REGION,
             "hs_kms_key_id": self.kms_key_id,
             "hs_kms_credentials_file": secret("aws.credentials"),
+            "hs_kms_ca": self.ca_file,
+            "hs_cloudwatch_ca": self.ca_file,
             "hs_cloudwatch_endpoint": f"https://{LOOPBACK}:{self.ports['aws']}",
             "hs_cloudwatch_region": REGION,
             "hs_cloudwatch_credentials_file": secret("aws.credentials"),
@@ -192,7 +194,6 @@ class Plan:
             "HOME": str(self.run.tmp),
             "TMPDIR": str(self.run.tmp),
             "OPENSSL_CONF": str(self.openssl),
-            "AWS_CA_BUNDLE": str(self.ca_file),
             "AWS_EC2_METADATA_DISABLED": "true",
             "PYTHONUNBUFFERED": "1",
             # Everything a run writes lies under its directory: no __pycache__ elsewhere.

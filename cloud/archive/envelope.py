@@ -61,6 +61,7 @@ class KmsMasterKey:
             region_name=kms.region,
             aws_access_key_id=access,
             aws_secret_access_key=secret,
+            verify=str(kms.ca) if kms.ca else None,
             config=client_config(),
         )
 

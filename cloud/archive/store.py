@@ -91,18 +91,27 @@ class Store:
         )
 
     def put(self, key: str, body: bytes) -> None:
-        """Write a new object with a SHA-256 that the server checks; raise NameTaken."""
-        asked(
-            f"put {key}",
-            lambda: self._client.put_object(
-                Bucket=self._bucket,
-                Key=key,
-                Body=body,
-                IfNoneMatch="*",
-                ChecksumAlgorithm="SHA256",
-                ContentType="application/vnd.apache.parquet",
-                **self._extra,
-            ),
+        """Write a new object with a SHA-256 that the server checks; raise NameTaken.
+
+        A broken connection may hide either answer: versitygw refuses a name that is taken and
+        hangs up before it has read the body. So the name is looked up before anything is said.
+        """
+        try:
+            asked(f"put {key}", lambda: self._put(key, body))
+        except StoreUnavailable:
+            if any(listed.key == key for listed in self.listing(key)):
+                raise NameTaken(f"put {key}: there, though the answer was lost") from None
+            raise
+
+    def _put(self, key: str, body: bytes) -> None:
+        self._client.put_object(
+            Bucket=self._bucket,
+            Key=key,
+            Body=body,
+            IfNoneMatch="*",
+            ChecksumAlgorithm="SHA256",
+            ContentType="application/vnd.apache.parquet",
+            **self._extra,
         )
 
     def listing(self, prefix: str, after: str = "") -> Iterator[Listed]:

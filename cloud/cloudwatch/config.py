@@ -15,6 +15,8 @@ class CloudWatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     region: str
     credentials_file: Path
     namespace: str = "HealthSync"
+    ca: Path | None = None
+    """Of an endpoint whose certificate the system does not know."""
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -123,6 +123,7 @@ def putter(settings: CloudWatch) -> Callable[[list[Number]], None]:
         region_name=settings.region,
         aws_access_key_id=access,
         aws_secret_access_key=secret,
+        verify=str(settings.ca) if settings.ca else None,
         config=Config(
             connect_timeout=2, read_timeout=5, retries={"mode": "standard", "max_attempts": 2}
         ),

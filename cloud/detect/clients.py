@@ -53,7 +53,7 @@ def consumer(base: Settings, identity: str) -> Any:
             "isolation.level": "read_committed",
             "session.timeout.ms": SESSION_TIMEOUT_MS,
             "heartbeat.interval.ms": 1_000,
-            "fetch.wait.max.ms": 5,
+            "fetch.wait.max.ms": 50,
             "fetch.queue.backoff.ms": 5,
             "fetch.error.backoff.ms": 100,
             "queued.min.messages": 10_000,
@@ -117,7 +117,7 @@ class Restored:
                 "auto.offset.reset": "earliest",
                 "isolation.level": "read_committed",
                 "enable.partition.eof": True,
-                "fetch.wait.max.ms": 5,
+                "fetch.wait.max.ms": 50,
             }
         )
         wanted = [p for p in partitions if self._ends[p] > 0]

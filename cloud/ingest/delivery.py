@@ -135,7 +135,14 @@ class Delivery:
 
     def _poll(self) -> None:
         while not self._stop.is_set():
-            self._producer.poll(POLL_S)
+            try:
+                self._producer.poll(POLL_S)
+            except KafkaException as error:
+                # A fatal error comes out of poll, not (only) through error_cb: this producer
+                # never delivers again, so the process must be started anew.
+                self._on_error(error.args[0])
+                if error.args[0].fatal():
+                    return
 
     def _on_error(self, error: KafkaError) -> None:
         code = int(error.code())
@@ -219,6 +226,9 @@ class Delivery:
     async def close(self, timeout_s: float) -> int:
         """Wait for what is on its way, stop the thread; return how many records were left."""
         self._stop.set()
-        left: int = await trio.to_thread.run_sync(self._producer.flush, timeout_s)
+        try:
+            left: int = await trio.to_thread.run_sync(self._producer.flush, timeout_s)
+        except KafkaException:  # a producer broken for good says so here once more
+            left = len(self._producer)
         await trio.to_thread.run_sync(self._thread.join)
         return left

@@ -45,7 +45,7 @@ def run(config: Path) -> int:
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
-            "fetch.wait.max.ms": 5,
+            "fetch.wait.max.ms": 50,
             "session.timeout.ms": 10_000,
             "queued.max.messages.kbytes": 16_384,
         }

@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import os
 import signal
 import socket
 import ssl
@@ -130,11 +129,6 @@ class Box:
         return str(found[0]["id"])
 
     def audit(self, wait_s: int = 60) -> subprocess.CompletedProcess[str]:
-        environment = {
-            **os.environ,
-            "OPENSSL_CONF": str(self.run_dir / "config" / "healthsync-openssl.cnf"),
-        }
-        environment["AWS_CA_BUNDLE"] = self.info["ca_file"]
         return subprocess.run(
             [*HEALTHSYNC, "audit", "--config", self.info["audit_config"], "--wait", str(wait_s)],
             capture_output=True,
@@ -142,7 +136,6 @@ class Box:
             timeout=wait_s + 60,
             cwd=ROOT,
             check=False,
-            env=environment,
         )
 
 

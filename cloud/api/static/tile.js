@@ -119,7 +119,8 @@ export class Bed {
     const empty = j.v.v === null || j.v.v === undefined;
     if (j.age === "stale") {
       set(cell.num, "---");
-      note = empty ? `none since ${clockText(j.v.t)}` : `last ${text} at ${clockText(j.v.t)}`;
+      const at = clockText(j.v.t, !j.spot);
+      note = empty ? `none at ${at}` : `last ${text} at ${at}`;
     } else if (empty) {
       set(cell.num, "---");
       mark(cell.node, "age", "none");
@@ -205,7 +206,7 @@ export class Bed {
       const of = j[a.vital];
       const unknown = a.state !== "ended" && of && of.age === "stale";
       return { fill: a.priority, vital: a.vital, id: a.id,
-        text: `${STARS[a.priority]} ${a.text}`, unknown: unknown ? `unknown since ${clockText(of.v.t)}` : "",
+        text: `${STARS[a.priority]} ${a.text}`, unknown: unknown ? `unknown since ${clockText(of.v.t, false)}` : "",
         since: spanText(t - a.began_at) };
     });
     if (this.lost && !station.dark) list.push({ fill: "medium", text: "!! NO DATA", since: spanText(this.youngest), id: "lost" });

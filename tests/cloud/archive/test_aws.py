@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+import botocore.exceptions
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -62,6 +63,23 @@ def test_an_object_is_written_once(s3: S3) -> None:
     with pytest.raises(NameTaken):
         store.put("samples/v1/p=0/a", b"second")
     assert store.read("samples/v1/p=0/a", 1, 3) == b"irs"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_put_whose_connection_broke_is_looked_up(
+    s3: S3, monkeypatch: pytest.MonkeyPatch, *, there: bool
+) -> None:
+    store = Store(s3)
+    if there:
+        store.put("a", b"first")
+    store.put("ab", b"another name that begins alike")
+
+    def broken(**_more: object) -> None:
+        raise botocore.exceptions.ConnectionClosedError(endpoint_url="x")
+
+    monkeypatch.setattr(store._client, "put_object", broken)
+    with pytest.raises(NameTaken if there else StoreUnavailable):
+        store.put("a", b"second")
 
 
 def test_listing_goes_on_after_a_name_and_over_pages(s3: S3) -> None:

@@ -229,3 +229,14 @@ def test_columns_of_two_beds_are_kept_apart() -> None:
         SUBJECT: [SUBJECT],
         other: [other],
     }
+
+
+def test_halves_of_two_devices_are_never_one_measurement() -> None:
+    columns = pack(
+        [Source(DEVICE, SUBJECT), Source("e" * 32, SUBJECT)],
+        [(0, reading("nibp_systolic", 120)), (1, reading("nibp_diastolic", 80))],
+    )
+    (made,) = observations.of_columns(columns)[SUBJECT]
+    body = json.loads(made.body)
+    assert body["device"]["reference"] == f"Device/{'e' * 32}"
+    assert "dataAbsentReason" in body["component"][0]

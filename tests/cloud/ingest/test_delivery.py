@@ -37,6 +37,7 @@ class FakeProducer:
         self.waiting: list[tuple[Callable[[Any, Any], None], Any]] = []
         self.produced: list[tuple[str, int, bytes]] = []
         self.hold = False
+        self.broken: Error | None = None
         self._news = threading.Condition()
 
     def produce(
@@ -61,6 +62,8 @@ class FakeProducer:
             self._news.notify()
 
     def poll(self, timeout: float) -> int:
+        if self.broken is not None:
+            raise KafkaException(self.broken)
         with self._news:
             if not self.waiting or self.hold:
                 self._news.wait(0.01)
@@ -71,6 +74,9 @@ class FakeProducer:
         for report, error in ready:
             report(error, None)
         return len(ready)
+
+    def __len__(self) -> int:
+        return len(self.waiting)
 
     def flush(self, timeout: float) -> int:
         self.hold = False
@@ -215,6 +221,28 @@ def test_a_fatal_error_is_told_once_in_trio() -> None:
         assert bench.fatal == [True]
         bench.producer.config["error_cb"](Error(7, fatal=True))
         assert bench.log.getvalue().count("kafka-error") == 1
+
+    with_bench(test)
+
+
+def test_a_fatal_error_that_poll_raises_is_told_too() -> None:
+    async def test(bench: Bench) -> None:
+        bench.producer.broken = Error(31, fatal=True)
+        with trio.fail_after(5):
+            while not bench.fatal:
+                await trio.sleep(0.005)
+
+    with_bench(test)
+
+
+def test_a_passing_error_that_poll_raises_ends_nothing() -> None:
+    async def test(bench: Bench) -> None:
+        bench.producer.broken = Error(7)
+        await trio.sleep(0.05)
+        bench.producer.broken = None
+        await bench.send(b"a")
+        assert not (await bench.next_done()).failed
+        assert bench.fatal == []
 
     with_bench(test)
 

@@ -63,9 +63,9 @@ def identity(name: str, at: int = 0, subject: str = ADA, offset: int = 0) -> Rec
     return Record("identity", 0, offset, subject.encode(), sealed)
 
 
-def alert(state: str, at: int, offset: int = 0) -> Record:
+def alert(state: str, at: int, offset: int = 0, episode: str = "ep-1") -> Record:
     event = AlertEvent(
-        "ep-1", ADA, "threshold", "spo2", "high", state, "SpO2 84<90", 90, 84, NOW, NOW, NOW + at,
+        episode, ADA, "threshold", "spo2", "high", state, "SpO2 84<90", 90, 84, NOW, NOW, NOW + at,
         "p1",
     )  # fmt: skip
     return Record("alerts", 0, offset, f"{ADA}/ep-1".encode(), msgspec.json.encode(event))
@@ -188,6 +188,18 @@ def test_the_content_depends_neither_on_order_nor_on_repetition(
     assert all(outcome == outcomes[0] for outcome in outcomes)
     ended = msgspec.json.decode(outcomes[0][f"alert:{ADA}"][b"ep-1"][1], type=AlertEvent)
     assert ended.state == "ended"
+
+
+def test_of_two_steps_at_one_time_the_end_stands(writer: Writer, client: redis.Redis) -> None:
+    episodes = [f"ep-{n}" for n in range(8)]
+    for episode in episodes:
+        writer.write(batch_of(alert("ended", at=9000, episode=episode)))
+        writer.write(batch_of(alert("active", at=9000, episode=episode)))
+    key = layout.alert_key(ADA)
+    for episode in episodes:
+        value = client.hget(key, episode) or b""
+        plain = VALUES.open(value[layout.HEAD_BYTES :], layout.place(key, episode))
+        assert msgspec.json.decode(plain, type=AlertEvent).state == "ended"
 
 
 def test_offsets_stand_beside_the_data_and_point_after_it(
