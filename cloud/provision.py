@@ -25,6 +25,8 @@ from confluent_kafka.admin import (
 from cloud.settings import S3, read_credentials
 from vitals import topics
 
+HTTP_SERVER_ERROR: Final = 500
+
 
 class Grant(NamedTuple):
     """One allowance: ``who`` (certificate's common name) may ``what`` on ``kind`` ``name``."""
@@ -141,6 +143,13 @@ def _until_in_force(admin: AdminClient, bindings: list[AclBinding], deadline: fl
         time.sleep(0.05)
 
 
+def _passing(error: Exception) -> bool:
+    """Tell whether S3 may well answer soon: nobody there yet, or a proxy that says 503."""
+    if isinstance(error, botocore.exceptions.ClientError):
+        return int(error.response["ResponseMetadata"]["HTTPStatusCode"]) >= HTTP_SERVER_ERROR
+    return True
+
+
 def bucket(s3: S3, *, retain_days: int, wait_s: float) -> None:
     """Make the versioned bucket with Object Lock in COMPLIANCE mode, if it is not there."""
     access, secret = read_credentials(s3.credentials_file)
@@ -163,8 +172,8 @@ def bucket(s3: S3, *, retain_days: int, wait_s: float) -> None:
         try:
             names = {b["Name"] for b in client.list_buckets()["Buckets"]}
             break
-        except botocore.exceptions.BotoCoreError:
-            if time.monotonic() > deadline:
+        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+            if time.monotonic() > deadline or not _passing(error):
                 raise
             time.sleep(0.1)
     if s3.bucket not in names:

@@ -70,7 +70,7 @@ class Box:
             self._format_kafka()
             self._start_stage(servers, keep_going)
             self._provision()
-            self._start_stage([*self.plan.services(), *self.plan.proxies()], keep_going)
+            self._start_stage([*self.plan.services(), self.plan.proxy("edge")], keep_going)
             self._info = self._make_info()
             self._until_served(keep_going)
             self._ready = True

@@ -19,6 +19,7 @@ from onebox.layout import TOOLS, RunDir
 from onebox.render import template
 from onebox.secrets import Secrets
 from onebox.supervisor import Spec
+from vitals.errors import ConfigError
 
 LOOPBACK: Final = "127.0.0.1"
 EDGE_ID: Final = "ward-gw-1"
@@ -27,6 +28,8 @@ BUCKET: Final = "vitals-archive"
 WARD: Final = "W1"
 INGESTS: Final = ("ingest-1", "ingest-2")
 CLOUD: Final = (*INGESTS, "detect", "project", "archive", "api", "cloudwatch")
+SOCKET_PATH_BYTES_MAX: Final = 95
+"""sun_path holds 107 bytes; HAProxy adds a suffix of its own while it binds."""
 _SERVICE_CERTIFICATES: Final = (
     "broker",
     "admin",
@@ -164,6 +167,9 @@ class Plan:
             "hs_haproxy_client_crt": self.certificates["haproxy"].bundle,
             "hs_service_ca": self.ca_file,
             "hs_gateway_ca": self._gateways_ca.ca_file,
+            "hs_s3_gateway_socket": self._s3_socket(),
+            "hs_s3_port": self.ports["s3"],
+            "hs_s3_crt": self.certificates["s3"].bundle,
             "hs_gateway_crt": self.gateway.bundle,
             "hs_device_crt": self.certificates["haproxy-server"].bundle,
             "hs_uplink_port": self.ports["uplink"],
@@ -220,8 +226,8 @@ class Plan:
         )
 
     def servers(self) -> list[Spec]:
-        """Return Kafka, Redis, S3 and the AWS stand-in."""
-        return [self._kafka(), self._redis(), self._s3(), self._aws()]
+        """Return Kafka, Redis, S3 behind the cloud's HAProxy, and the AWS stand-in."""
+        return [self._kafka(), self._redis(), self._s3(), self.proxy("cloud"), self._aws()]
 
     def java(self) -> list[str]:
         """Return how Kafka's classes are run."""
@@ -299,21 +305,27 @@ class Plan:
         return self._spec("redis", ["redis-server", str(path)], port=self.ports["redis"])
 
     def _s3(self) -> Spec:
-        certificate = self.certificates["s3"]
         values = {
             "hs_s3_access_key": self.secrets.password("s3-access"),
             "hs_s3_secret_key": self.secrets.password("s3-secret"),
-            "hs_listen_host": LOOPBACK,
-            "hs_s3_port": self.ports["s3"],
+            "hs_s3_gateway_socket": self._s3_socket(),
             "hs_s3_region": REGION,
-            "hs_s3_cert": certificate.cert,
-            "hs_s3_key": certificate.key,
             "hs_s3_versions": self.run.data_of("s3-versions"),
         }
         path = template("s3", "versitygw.env", values, self.run.config / "versitygw.env")
         env = dict(re.findall(r"^(\w+)=(.*)$", path.read_text(), re.MULTILINE))
         argv = [str(TOOLS / "bin" / "versitygw"), "posix", str(self.run.data_of("s3"))]
         return self._spec("s3", argv, port=self.ports["s3"], env=env)
+
+    def _s3_socket(self) -> Path:
+        """Return the S3 gateway's own socket; raise ConfigError when its path is too long."""
+        path = self.run.data / "s3.sock"
+        if len(str(path).encode()) > SOCKET_PATH_BYTES_MAX:
+            raise ConfigError(
+                f"{path} is too long for a Unix socket ({SOCKET_PATH_BYTES_MAX} bytes);"
+                " choose a shorter --run-dir"
+            )
+        return path
 
     def _aws(self) -> Spec:
         certificate = self.certificates["aws"]
@@ -336,23 +348,13 @@ class Plan:
         ]
         return self._spec("aws", argv, port=self.ports["aws"], notifies=True)
 
-    def proxies(self) -> list[Spec]:
-        """Return the cloud's and the gateway's HAProxy."""
+    def proxy(self, side: str) -> Spec:
+        """Return the HAProxy of the ``cloud`` or the ``edge`` side."""
         program = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin") or "haproxy"
-        specs = []
-        for side, port in (("cloud", "rest"), ("edge", "uplink-local")):
-            path = template(
-                "haproxy",
-                f"{side}.cfg",
-                {**self._haproxy_values(side), **self._edge_values()},
-                self.run.config / f"haproxy-{side}.cfg",
-            )
-            specs.append(
-                self._spec(
-                    f"haproxy-{side}", [program, "-db", "-f", str(path)], port=self.ports[port]
-                )
-            )
-        return specs
+        values = {**self._haproxy_values(side), **self._edge_values()}
+        path = template("haproxy", f"{side}.cfg", values, self.run.config / f"haproxy-{side}.cfg")
+        port = self.ports["rest" if side == "cloud" else "uplink-local"]
+        return self._spec(f"haproxy-{side}", [program, "-db", "-f", str(path)], port=port)
 
     def services(self) -> list[Spec]:
         """Return our own processes: the cloud's services and the gateway's program."""

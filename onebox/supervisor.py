@@ -31,6 +31,9 @@ BACKOFF_S: Final = (0.1, 5.0)
 STABLE_S: Final = 10.0
 """Up for this long, a service starts its backoff anew."""
 STOP_GRACE_S: Final = 8.0
+WATCHDOG_S: Final = 45.0
+"""A service that feeds its watchdog and then falls silent this long hangs: it is killed. Longer
+than anything a healthy one does in one go, such as reading its state back."""
 _PR_SET_PDEATHSIG: Final = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -61,6 +64,7 @@ class Service:
         self._backoff_s = BACKOFF_S[0]
         self._notify: socket.socket | None = None
         self._notified = False
+        self._fed_at: float | None = None
 
     @property
     def pid(self) -> int:
@@ -71,6 +75,7 @@ class Service:
         """Start the process."""
         env = dict(self.spec.env)
         self._notified = False
+        self._fed_at = None
         if self.spec.notifies:
             address = f"healthsync-onebox/{os.getpid()}/{self.spec.name}"
             if self._notify is None:
@@ -78,6 +83,7 @@ class Service:
                 self._notify.bind("\0" + address)
                 self._notify.setblocking(False)
             env["NOTIFY_SOCKET"] = "@" + address
+            env["WATCHDOG_USEC"] = str(int(WATCHDOG_S * 1_000_000))
         parent = os.getpid()
 
         def die_with_parent() -> None:
@@ -109,6 +115,10 @@ class Service:
                 self._exited(code, log)
             elif self.state == "starting" and self._is_ready():
                 self.state = "ready"
+            elif self._fed_at is not None and time.monotonic() - self._fed_at > WATCHDOG_S:
+                log.error("service.hung", name=self.spec.name, pid=self.pid)
+                self._fed_at = None
+                self.process.kill()
         elif self.state == "waiting" and time.monotonic() >= self.again_at:
             self.restarts += 1
             self.start()
@@ -130,8 +140,10 @@ class Service:
             return
         with contextlib.suppress(BlockingIOError):
             while True:
-                if b"READY=1" in self._notify.recv(4096):
-                    self._notified = True
+                said = self._notify.recv(4096)
+                self._notified |= b"READY=1" in said
+                if b"WATCHDOG=1" in said:
+                    self._fed_at = time.monotonic()
 
     def _is_ready(self) -> bool:
         if self.spec.notifies:

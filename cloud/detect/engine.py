@@ -17,7 +17,7 @@ too early, and no pause is needed (librdkafka takes up to a second to notice a r
 
 Errors: a fatal one (fenced by a second process of the same name) raises Fenced: the process ends
 and is started again. An abortable one is aborted. A retriable one is tried again until
-`RETRY_S_MAX`, then Unreachable ends the process.
+`RETRY_S_MAX`, then Unreachable ends the process; inside a transaction it does so at once.
 """
 
 import time
@@ -40,7 +40,7 @@ BATCH_READINGS_MAX: Final = 20_000
 BATCH_RECORDS_MAX: Final = 10_000
 
 POLL_S: Final = 0.2
-CALL_S: Final = 10.0
+CALL_S: Final = 5.0
 RETRY_S_MAX: Final = 60.0
 BACKOFF_S: Final = 0.1
 SEEK_BACKOFF_S: Final = 0.005
@@ -109,6 +109,7 @@ class Engine:
         self._monotonic_s = monotonic_s
         self._partitions: dict[int, Partition] = {}
         self._moves = 0
+        self._lost = False
         self._lag_at = 0.0
         self._producer = clients.producer(base, identity)
         self._consumer = clients.consumer(base, identity)
@@ -125,7 +126,7 @@ class Engine:
             [topics.SAMPLES.name],
             on_assign=self._on_assign,
             on_revoke=self._on_revoke,
-            on_lost=self._on_revoke,
+            on_lost=self._on_lost,
         )
 
     def close(self) -> None:
@@ -174,6 +175,15 @@ class Engine:
             self._partitions.pop(number, None)
         consumer.incremental_unassign(partitions)
         self._log.info("revoked", partitions=sorted(gone))
+
+    def _on_lost(self, consumer: Any, partitions: list[Any]) -> None:
+        """End: the group gave this process up.
+
+        It may join again, but librdkafka's transaction calls then hang for good, whatever timeout
+        they are given (seen with 2.16.1 after a broker was away for longer than the session).
+        """
+        self._on_revoke(consumer, partitions)
+        self._lost = True
 
     def _recover(self) -> None:
         """Throw every partition's memory away and begin again at what was committed."""
@@ -235,6 +245,8 @@ class Engine:
 
     def _poll(self, timeout_s: float) -> Any:
         message = self._consumer.poll(timeout_s)
+        if self._lost:
+            raise Fenced("assignment-lost")
         if message is None:
             return None
         error = message.error()
@@ -277,10 +289,10 @@ class Engine:
                 for number, offset in batch.offsets.items()
             ]
             group = self._consumer.consumer_group_metadata()
-            self._retried(
-                lambda: self._producer.send_offsets_to_transaction(offsets, group, CALL_S)
-            )
-            self._retried(lambda: self._producer.commit_transaction(CALL_S))
+            # One try each: after a timeout (a broker that was killed) a second call of librdkafka's
+            # may never return, although given one. To start anew is safe and takes a second.
+            self._once(lambda: self._producer.send_offsets_to_transaction(offsets, group, CALL_S))
+            self._once(lambda: self._producer.commit_transaction(CALL_S))
         except KafkaException as raised:
             self._abort(raised)
         else:
@@ -312,6 +324,18 @@ class Engine:
                 raise Unreachable(topic)
             waiting = failed
             self._producer.poll(BACKOFF_S if failed else 0)
+
+    def _once(self, call: Callable[[], Any]) -> None:
+        """Do ``call``; raises KafkaException for what must be aborted, Fenced, or Unreachable."""
+        try:
+            call()
+        except KafkaException as raised:
+            error = _error(raised)
+            if error.fatal():
+                raise Fenced(error.name()) from raised
+            if _transient(error) and not error.txn_requires_abort():
+                raise Unreachable(error.name()) from raised
+            raise
 
     def _retried(self, call: Callable[[], Any]) -> Any:
         """Return what ``call`` returns, trying again what Kafka says may be tried again.

@@ -100,6 +100,28 @@ def test_a_service_that_notifies_often_is_not_held_up(tmp_path: Path) -> None:
     service.stop()
 
 
+def test_a_service_that_stops_feeding_its_watchdog_is_killed_and_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "WATCHDOG_S", 0.3)
+    code = (
+        "import time; from pathlib import Path; from healthsync.runtime.notify import notify\n"
+        "notify('READY=1'); notify('WATCHDOG=1')\n"
+        "while Path('well').exists(): notify('WATCHDOG=1'); time.sleep(0.02)\n"
+        "time.sleep(60)"
+    )
+    (tmp_path / "well").touch()
+    service = Service(spec(tmp_path, code, notifies=True))
+    service.start()
+    until(lambda: service.state == "ready", service)
+    fed_until = time.monotonic() + 1.0
+    until(lambda: time.monotonic() > fed_until, service)
+    assert service.restarts == 0
+    (tmp_path / "well").unlink()
+    until(lambda: service.restarts == 1, service)
+    service.stop()
+
+
 def test_children_die_with_a_parent_that_is_killed_hard(tmp_path: Path) -> None:
     parent_code = (
         "import sys, time\n"

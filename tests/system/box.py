@@ -108,7 +108,11 @@ class Box:
             client.request("GET", f"{url.path}/{path}", headers=headers)
             answer = client.getresponse()
             body = answer.read()
-            return answer.status, json.loads(body or b"{}"), dict(answer.getheaders())
+            return (
+                answer.status,
+                json.loads(body or b"{}"),
+                {name.lower(): value for name, value in answer.getheaders()},
+            )
         finally:
             client.close()
 

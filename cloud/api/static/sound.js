@@ -37,9 +37,9 @@ export class Sound {
 
   show() {
     const words = { on: "SOUND ON", off: "SOUND NOT ENABLED - click", failed: "SOUND FAILED" };
-    if (this.button.dataset.state !== this.state || !this.button.textContent) {
+    if (this.button.dataset.state !== this.state) {
       this.button.dataset.state = this.state;
-      this.button.textContent = words[this.state];
+      this.button.querySelector("span").textContent = words[this.state];
     }
   }
 

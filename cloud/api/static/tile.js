@@ -11,7 +11,7 @@ const SHORT = { heart_rate: "HR", pulse_rate: "PR", spo2: "SpO2", resp_rate: "RR
   o2_flow: "O2", perfusion_index: "PI", consciousness: "ACVPU" };
 const DECIMALS = { temperature: 1, o2_flow: 1, perfusion_index: 2 };
 const STARS = { high: "***", medium: "**", low: "*" };
-const RANK = { high: 0, medium: 1, low: 2 };
+export const RANK = { high: 0, medium: 1, low: 2 };
 // These must be there: their silence is an alarm. The others are shown as --- when they go.
 const WATCHED = new Set(["heart_rate", "pulse_rate", "spo2", "resp_rate", "abp_systolic"]);
 const SHOWN_AT_LEAST_MS = 5000;
@@ -49,7 +49,7 @@ export class Bed {
     this.node = template.content.firstElementChild.cloneNode(true);
     const find = (q) => this.node.querySelector(q);
     this.at = { bed: find(".bed"), who: find(".who"), ward: find(".ward"), state: find(".state"),
-      bar: find(".bar"), text: find(".bar .text"), more: find(".bar .more"), since: find(".bar .since"),
+      bar: find(".bar"), place: find(".bar .place"), text: find(".bar .text"), more: find(".bar .more"), since: find(".bar .since"),
       extra: find(".extra"), spark: find(".spark"), age: find(".age"), device: find(".device") };
     this.cells = {};
     for (const name of ["hr", "spo2", "rr", "bp", "temp"]) {
@@ -184,6 +184,7 @@ export class Bed {
     const continuous = all.filter((x) => !x.spot);
     const watched = Object.entries(j).filter(([name]) => WATCHED.has(name)).map(([, x]) => x);
     const youngest = Math.min(...all.map((x) => x.ms), Infinity);
+    const heard = all.some((x) => x.age === "live" && (!x.spot || x.ms <= LIVE_MS));
     const newest = all.reduce((a, x) => (!a || x.v.t > a.v.t ? x : a), null);
     this.lost = all.length > 0 && youngest > (continuous.length ? LOST_MS : SPOT_STALE_MS);
     let state = "LIVE";
@@ -194,7 +195,7 @@ export class Bed {
     mark(this.node, "state", state);
     const last = newest ? clockText(newest.v.t) : "--:--:--";
     set(this.at.state, state === "LOST" ? `NOT LIVE since ${last}` : state);
-    set(this.at.age, youngest <= STALE_MS && !station.dark ? `live ${ageText(youngest)}` : `last data ${last} (${ageText(youngest)})`);
+    set(this.at.age, heard && !station.dark ? `live ${ageText(youngest)}` : `last data ${last} (${ageText(youngest)})`);
     this.youngest = youngest;
   }
 
@@ -223,10 +224,19 @@ export class Bed {
     this.alarming = list;
     mark(this.node, "fill", top ? top.fill : null);
     mark(this.at.bar, "fill", top ? top.fill : "none");
+    // the bar itself is what a screen reader is told, once: its running time is kept out of that
+    const role = top && top.fill !== "low" ? "alert" : null;
+    if (this.at.bar.getAttribute("role") !== role) {
+      if (role) this.at.bar.setAttribute("role", role);
+      else this.at.bar.removeAttribute("role");
+    }
+    set(this.at.place, role ? `Bed ${this.tile.bed || "unknown"}, ${top.fill} alarm: ` : "");
     const was = this.alarms.find((a) => a.state === "ended" && !active.includes(a));
     set(this.at.text, top ? top.text : was ? `was ${was.text}  ${clockText(was.began)}-${clockText(was.ended)}` : "");
-    set(this.at.more, [list.length > 1 ? `+${list.length - 1}` : "", top && top.unknown].filter(Boolean).join("  "));
-    set(this.at.since, top ? top.since : "");
+    set(this.at.more, list.length > 1 ? `+${list.length - 1}` : "");
+    // how long an alarm runs is not known once its vital is silent
+    set(this.at.since, top ? top.unknown || top.since : "");
+    mark(this.at.since, "unknown", top && top.unknown ? "yes" : null);
     const cellOf = { heart_rate: "hr", pulse_rate: "hr", spo2: "spo2", resp_rate: "rr", temperature: "temp" };
     const fills = {};
     for (const item of list) {
@@ -242,7 +252,7 @@ export class Bed {
     const canvas = this.at.spark, ratio = window.devicePixelRatio || 1;
     const w = canvas.clientWidth, h = canvas.clientHeight;
     if (!w || !h) return;
-    if (canvas.width !== Math.round(w * ratio)) { canvas.width = Math.round(w * ratio); canvas.height = Math.round(h * ratio); }
+    if (canvas.width !== Math.round(w * ratio) || canvas.height !== Math.round(h * ratio)) { canvas.width = Math.round(w * ratio); canvas.height = Math.round(h * ratio); }
     const g = canvas.getContext("2d");
     g.setTransform(ratio, 0, 0, ratio, 0, 0);
     g.clearRect(0, 0, w, h);

@@ -2,17 +2,17 @@
 // of the stream is seen here, not waited for. Beds stand in the order the server gives, which is
 // fixed; an alarm never moves a tile.
 
-import { Bed, clockText } from "./tile.js";
+import { Bed, RANK, clockText } from "./tile.js";
 import { Sound } from "./sound.js";
 
-const BEAT_LOST_MS = 6000, DARK_MS = 10000, GAP_MS = 5000, TICK_MS = 250, DRIFT_PER_MS = 0.0002;
+const BEAT_LOST_MS = 6000, DARK_MS = 10000, GAP_MS = 5000, NOTE_MS = 120000, TICK_MS = 250, DRIFT_PER_MS = 0.0002;
 const $ = (id) => document.getElementById(id);
 const beds = new Map();
 const station = { dark: false, trustAfter: -Infinity, names: true, colours: {} };
 const sound = new Sound($("sound"));
 let source = null, lastBeat = -Infinity, feedLive = false, darkSince = null, base = null, baseAt = 0;
 let serverNow = null, lastTick = performance.now(), beatOn = false, rung = new Set(), signedIn = false;
-let announced = new Set(), knownOnce = false;
+let knownOnce = false, darkText = "", noteUntil = 0;
 
 // How long a message was under way beyond the quickest so far: a stream that lags looks its age.
 function delayOf(at, t) {
@@ -81,20 +81,24 @@ function render() {
   const t = performance.now();
   if (t - lastTick > GAP_MS) {
     station.trustAfter = t;
+    noteUntil = t + NOTE_MS;
     $("hiddennote").textContent = `page was hidden or asleep ${Math.round((t - lastTick) / 1000)} s`;
   }
+  else if (t > noteUntil && $("hiddennote").textContent) $("hiddennote").textContent = "";
   lastTick = t;
   const isLive = live(t);
-  if (isLive) darkSince = null;
-  else darkSince ??= Number.isFinite(lastBeat) ? Math.min(t, feedLive ? lastBeat : t) : t;
-  station.dark = !isLive && t - darkSince > (feedLive ? DARK_MS : DARK_MS - BEAT_LOST_MS);
   const now = serverNow ? serverNow.ms + (t - serverNow.at) : null;
+  if (isLive) darkSince = null;
+  else if (darkSince === null) {
+    darkSince = Number.isFinite(lastBeat) ? Math.min(t, feedLive ? lastBeat : t) : t;
+    darkText = now === null ? "the start" : clockText(now - (t - darkSince));
+  }
+  station.dark = !isLive && t - darkSince > (feedLive ? DARK_MS : DARK_MS - BEAT_LOST_MS);
   const strip = $("notlive");
   strip.hidden = isLive || !knownOnce && t < BEAT_LOST_MS;
   if (isLive) knownOnce = true;
   if (!isLive) {
-    const since = now === null ? "the start" : clockText(now - (t - darkSince));
-    const text = `STATION NOT LIVE since ${since} - look at the bedside monitors`;
+    const text = `STATION NOT LIVE since ${darkText} - look at the bedside monitors`;
     if (strip.textContent !== text) strip.textContent = text;
   }
   $("beat").dataset.live = isLive ? "yes" : "no";
@@ -120,40 +124,23 @@ function count(t, isLive) {
   }
   for (const each of ["low", "medium", "high"]) if (by[each]) kind = each;
   if (!isLive && kind !== "high") kind = "notlive";
-  const words = [`${beds.size} beds`];
-  if (by.high) words.push(`${by.high} high`);
-  if (by.medium) words.push(`${by.medium} medium`);
-  if (by.low) words.push(`${by.low} low`);
-  if (!by.high && !by.medium && !by.low) words.push("no alarms");
-  const text = words.join(" · ");
+  const some = Object.keys(by).filter((each) => by[each]).map((each) => `${by[each]} ${each}`);
+  const text = `${beds.size} ${beds.size === 1 ? "bed" : "beds"} · ${some.length ? `alarms: ${some.join(", ")}` : "no alarms"}`;
   if ($("counts").textContent !== text) $("counts").textContent = text;
   document.title = (by.high + by.medium ? `(${by.high + by.medium}) ` : "") + (isLive ? "Ward station" : "NOT LIVE - Ward station");
   sound.tick(kind, [...ringing].some((id) => !rung.has(id)), t);
   rung = ringing;
-  say();
   strip(off);
-}
-
-// Each alarm is said once to a screen reader.
-function say() {
-  const now = new Set();
-  const fresh = [];
-  for (const bed of beds.values()) {
-    for (const item of bed.alarming || []) {
-      if (item.fill === "low") continue;
-      const id = `${bed.tile.key}/${item.id}`;
-      now.add(id);
-      if (!announced.has(id)) fresh.push(`Bed ${bed.tile.bed || "unknown"}: ${item.fill} alarm ${item.text.replace(/[*!]+ /, "")}`);
-    }
-  }
-  announced = now;
-  if (fresh.length) $("announce").textContent = fresh.join(". ");
 }
 
 function strip(off) {
   const nav = $("offpage");
   nav.hidden = off.length === 0;
-  const wanted = off.map((bed) => `${bed.top.fill}|Bed ${bed.tile.bed || "?"} ${bed.top.text}|${bed.node.id}`).join("\n");
+  // worst first, in bed order; a strip that covers the beds would help nobody
+  off.sort((a, b) => RANK[a.top.fill] - RANK[b.top.fill]);
+  const room = innerWidth <= 520 ? 4 : 8, rest = off.slice(room);
+  off = off.slice(0, room);
+  const wanted = off.map((bed) => `${bed.top.fill}|Bed ${bed.tile.bed || "?"} ${bed.top.text}|${bed.node.id}`).join("\n") + `|${rest.length}`;
   if (nav.dataset.wanted === wanted) return;
   nav.dataset.wanted = wanted;
   nav.replaceChildren(...off.map((bed) => {
@@ -164,6 +151,11 @@ function strip(off) {
     button.addEventListener("click", () => { bed.node.scrollIntoView({ block: "center" }); bed.node.focus({ preventScroll: true }); });
     return button;
   }));
+  if (rest.length) {
+    const more = document.createElement("span");
+    more.textContent = `and ${rest.length} more`;
+    nav.append(more);
+  }
 }
 
 // One clock flashes everything: 2 Hz for high, 0.5 Hz for medium, half of the time on.

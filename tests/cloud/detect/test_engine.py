@@ -9,7 +9,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicP
 
 from cloud.detect import clients
 from cloud.detect.detectors import ready
-from cloud.detect.engine import Engine, Fenced
+from cloud.detect.engine import Engine, Fenced, Unreachable
 from cloud.detect.partition import Message
 from cloud.detect.policy import DEFAULT
 from cloud.records import encode
@@ -50,12 +50,13 @@ class Kafka:
         self.fail: list[KafkaError] = []
         self.calls: list[str] = []
         self.rebalance_at: int | None = None
+        self.lose_at: int | None = None
         self.closed = False
 
     # the consumer
 
     def subscribe(self, _topics: list[str], on_assign: Any, on_revoke: Any, on_lost: Any) -> None:
-        self.on_assign, self.on_revoke = on_assign, on_revoke
+        self.on_assign, self.on_revoke, self.on_lost = on_assign, on_revoke, on_lost
         on_assign(self, [TopicPartition("samples", PARTITION)])
 
     def incremental_assign(self, partitions: list[Any]) -> None:
@@ -77,6 +78,8 @@ class Kafka:
             self.rebalance_at = None
             self.on_revoke(self, [TopicPartition("samples", PARTITION)])
             self.on_assign(self, [TopicPartition("samples", PARTITION)])
+        if self.lose_at == self.at:
+            self.on_lost(self, [TopicPartition("samples", PARTITION)])
         if self.at >= len(self.values):
             return None
         self.at += 1
@@ -187,11 +190,23 @@ def test_an_aborted_batch_is_done_again_from_what_was_committed(given: Any) -> N
     assert (len(kafka.topics["fhir"]), len(kafka.topics["alerts"])) == (12, 1)
 
 
-def test_what_may_be_tried_again_is(given: Any) -> None:
+def test_a_transaction_call_that_times_out_ends_the_process_and_is_not_called_twice(
+    given: Any,
+) -> None:
     kafka, engine, _ = given(frames(2))
     kafka.fail = [error(KafkaError._TIMED_OUT, retriable=True)]
-    assert engine.step() == 2
+    with pytest.raises(Unreachable):
+        engine.step()
+    assert kafka.topics["fhir"] == []
     assert "abort" not in kafka.calls
+
+
+def test_a_process_the_group_gave_up_ends_and_writes_nothing_more(given: Any) -> None:
+    kafka, engine, _ = given(frames(4))
+    kafka.lose_at = 2
+    with pytest.raises(Fenced):
+        engine.step()
+    assert kafka.topics["fhir"] == []
 
 
 def test_a_fenced_process_ends(given: Any) -> None:
