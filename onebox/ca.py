@@ -44,6 +44,20 @@ def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
+def _usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
 class Authority:
     """A self-signed authority in ``<folder>/<name>-ca.pem`` and ``-ca.key``."""
 
@@ -65,20 +79,7 @@ class Authority:
         self._certificate = (
             self._builder(subject, subject, self._key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(
-                x509.KeyUsage(
-                    digital_signature=False,
-                    content_commitment=False,
-                    key_encipherment=False,
-                    data_encipherment=False,
-                    key_agreement=False,
-                    key_cert_sign=True,
-                    crl_sign=True,
-                    encipher_only=False,
-                    decipher_only=False,
-                ),
-                critical=True,
-            )
+            .add_extension(_usage(authority=True), critical=True)
             .sign(self._key, hashes.SHA256())
         )
         write_private(key_file, _key_pem(self._key))
@@ -95,6 +96,12 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(self._now - timedelta(minutes=5))
             .not_valid_after(self._now + timedelta(days=DAYS))
+            # OpenSSL's strict checks, which Python 3.13 makes by default, want both (RFC 5280).
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
         )
 
     def issue(self, common_name: str, *, server: bool) -> "Issued":
@@ -109,6 +116,7 @@ class Authority:
         builder = (
             self._builder(_name(common_name), self._certificate.subject, key.public_key())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(authority=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         )
         if server:

@@ -104,7 +104,7 @@ start_beds() {
   local bed label offset_ms
   local fraction='' interval_ms
   if [[ $interval == *.* ]]; then fraction=${interval#*.}; fi
-  fraction+=000
+  fraction="${fraction}000"
   interval_ms=${interval%%.*}${fraction:0:3}
   for ((bed = 1; bed <= beds; bed++)); do
     printf -v label '%02d' "$bed"

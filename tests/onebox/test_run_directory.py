@@ -1,12 +1,15 @@
 import contextlib
 import socket
+import ssl
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
+from healthsync.runtime import tls
 from onebox import ports, scrape
 from onebox.ca import Authority
 from onebox.layout import RunDir
@@ -52,6 +55,25 @@ def test_the_two_authorities_do_not_vouch_for_each_other(tmp_path: Path) -> None
     with pytest.raises(ValueError):
         certificate.verify_directly_issued_by(stranger)
     assert stat.S_IMODE(issued.key.stat().st_mode) == 0o600
+
+
+def test_certificates_pass_openssls_strict_checks(tmp_path: Path) -> None:
+    run = made(tmp_path)
+    authority = Authority(run.pki, "services", datetime.now(UTC))
+    server = authority.issue("api", server=True)
+    caller = authority.issue("haproxy", server=False)
+    inside = tls.server(server.cert, server.key, authority.ca_file)
+    outside = tls.client(authority.ca_file, caller.cert, caller.key)
+    for context in (inside, outside):
+        context.verify_flags |= ssl.VERIFY_X509_STRICT  # Python 3.13's default
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ThreadPoolExecutor(1) as pool:
+        accepted = pool.submit(inside.wrap_socket, ours, server_side=True)
+        with outside.wrap_socket(theirs, server_hostname="localhost") as talker:
+            talker.send(b"x")
+            with accepted.result(5) as listener:
+                assert listener.recv(1) == b"x"
+                assert listener.getpeercert()
 
 
 def test_ports_are_kept_over_a_restart_and_differ_from_each_other(tmp_path: Path) -> None:

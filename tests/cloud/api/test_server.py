@@ -25,6 +25,20 @@ from cloud.records import LiveUpdate
 Issuer = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
 
 
+def usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
 def issue(directory: Path, name: str, issuer: Issuer | None = None) -> Issuer:
     """A certificate for ``name`` in ``directory``; its own issuer if none is given."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -44,6 +58,14 @@ def issue(directory: Path, name: str, issuer: Issuer | None = None) -> Issuer:
         .not_valid_after(now + dt.timedelta(hours=1))
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName(alternative), critical=False)
+        .add_extension(usage(authority=issuer is None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(
+                (issuer[1] if issuer else key).public_key()
+            ),
+            critical=False,
+        )
         .sign(issuer[1] if issuer else key, hashes.SHA256())
     )
     (directory / f"{name}.crt").write_bytes(certificate.public_bytes(Encoding.PEM))
