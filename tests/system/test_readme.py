@@ -57,6 +57,41 @@ def test_every_make_target_named_in_the_readme_exists() -> None:
     assert {"demo", "test", "check", "setup"} <= named
 
 
+def test_setup_run_again_changes_nothing_and_is_quick() -> None:
+    done = subprocess.run(
+        ["make", "setup"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("up to date") + done.stdout.count("are there") == 5, done.stdout
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "check", "lock"])
+def test_a_make_target_runs_what_it_says(target: str) -> None:
+    """These run everything, this test too, or rewrite the locks: here only what they would do."""
+    done = subprocess.run(
+        ["make", "--dry-run", target],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    wanted = {
+        "demo": "onebox demo --run-dir run/demo",
+        "test": "-m pytest",
+        "check": "lint-imports",
+        "lock": "requirements/lock.sh",
+    }
+    assert wanted[target] in done.stdout
+    assert "onebox/setup.sh" in done.stdout
+
+
 @pytest.mark.parametrize("target", re.findall(r"\]\(((?!http)[^)#]+)\)", README))
 def test_every_link_of_the_readme_leads_somewhere(target: str) -> None:
     assert (ROOT / target).exists()
