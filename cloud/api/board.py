@@ -171,12 +171,15 @@ class Board:
         known = update.subject in self.beds
         bed = self._bed(update.subject)
         changed = moved = not known
+        absent = bed.age_ms(mono_ms) > REPLACED_MS
         if update.identity is not None:
             before = bed.ward, bed.name
             changed |= self._identify(bed, update.identity)
             moved |= before != (bed.ward, bed.name)
         for reading in update.readings:
             changed |= self._read(bed, reading, now_ms, mono_ms)
+        # A first reading, or one after an absence, may bring a tile onto the page.
+        moved |= absent and bed.age_ms(mono_ms) <= REPLACED_MS
         if update.alert is not None:
             changed |= self._alert(bed, update.alert, now_ms)
         return changed, moved

@@ -5,7 +5,7 @@
 import { Bed, RANK, clockText } from "./tile.js";
 import { Sound } from "./sound.js";
 
-const BEAT_LOST_MS = 6000, DARK_MS = 10000, GAP_MS = 5000, NOTE_MS = 120000, TICK_MS = 250, DRIFT_PER_MS = 0.0002;
+const BEAT_LOST_MS = 6000, DARK_MS = 10000, GAP_MS = 5000, NOTE_MS = 120000, AGAIN_MS = 250, TICK_MS = 250, DRIFT_PER_MS = 0.0002;
 const $ = (id) => document.getElementById(id);
 const beds = new Map();
 const station = { dark: false, trustAfter: -Infinity, names: true, colours: {} };
@@ -34,7 +34,7 @@ function take(body, t, whole) {
   for (const tile of body.beds) {
     let bed = beds.get(tile.key);
     if (!bed) {
-      if (!whole) continue; // its place comes with the next state
+      if (!whole) { again(); continue; } // its place is in a state only: ask for one now
       bed = new Bed($("tile"));
       bed.node.id = `bed-${tile.key}`;
       beds.set(tile.key, bed);
@@ -56,6 +56,11 @@ const watcher = new IntersectionObserver((entries) => {
     if (bed) bed.visible = entry.isIntersecting;
   }
 }, { threshold: 0.4 });
+
+let asked = null;
+function again() {
+  asked ??= setTimeout(() => { asked = null; if (signedIn && source) connect(); }, AGAIN_MS);
+}
 
 function connect() {
   if (source) source.close();

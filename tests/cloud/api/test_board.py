@@ -138,3 +138,16 @@ def test_only_a_short_name_leaves_for_the_page() -> None:
     assert short_name("Cher") == "Cher"
     assert short_name("") == ""
     assert initials("Ada Maria Ng") == "AMN"
+
+
+def test_a_bed_moves_onto_the_page_with_its_first_reading_and_after_an_absence(make: Any) -> None:
+    board = Board()
+    _, moved = board.apply(LiveUpdate(ADA, identity=who(ADA, "7")), NOW, 0.0)
+    assert moved
+    _, moved = board.apply(LiveUpdate(ADA, [make("spo2", 97)]), NOW, 0.0)
+    assert moved, "its first reading makes it visible"
+    _, moved = board.apply(LiveUpdate(ADA, [make("spo2", 96, 1000)]), NOW + 1000, 1000.0)
+    assert not moved
+    later = 24 * 3_600_000
+    _, moved = board.apply(LiveUpdate(ADA, [make("spo2", 95, later)]), NOW + later, float(later))
+    assert moved, "it was absent for a day"
