@@ -15,6 +15,7 @@ from edge.decode_line import Said, decode
 from edge.entry import Answer, Entry, accepted, rejection
 from edge.lines import LineReader, Oversize
 from edge.refusal import Reason, Refuse, Refused
+from edge.skew import Skews
 from vitals import limits
 from vitals.columns import Source
 from vitals.reading import Patient
@@ -39,13 +40,14 @@ def _refusal(refused: Refused) -> Answer:
 class LineTalk:
     """One connection's reader, named device and patient. Feed `receive`, end with `leave`."""
 
-    __slots__ = ("_address", "_lines", "_replies", "_source", "_ward", "_zone")
+    __slots__ = ("_address", "_lines", "_replies", "_skews", "_source", "_ward", "_zone")
 
-    def __init__(self, address: str, ward: str, zone: tzinfo) -> None:
+    def __init__(self, address: str, ward: str, zone: tzinfo, skews: Skews) -> None:
         """Take the caller's address without port; it names the device until the device does."""
         self._address = address
         self._ward = ward
         self._zone = zone
+        self._skews = skews
         self._lines = LineReader()
         self._replies = False
         self._source = Source(f"addr-{address}")
@@ -88,6 +90,7 @@ class LineTalk:
             self._replies = said.reply
         if said.device is not None or said.patient:
             self._source = self._attach(said)
+        readings = self._skews.date(self._source.device, readings)
         return accepted(self._source, readings, _ok if self._replies else None)
 
     def _attach(self, said: Said) -> Source:

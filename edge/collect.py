@@ -24,6 +24,7 @@ from edge.config import Config
 from edge.entry import Entry
 from edge.hl7_talk import Hl7Talk
 from edge.refusal import Reason, Refuse
+from edge.skew import Skews
 from healthsync.runtime.log import Log
 from vitals import limits
 
@@ -108,6 +109,7 @@ class Collector:
         self._connections: dict[int, _Connection] = {}
         self._resting: list[_Listener] = []
         self._devices: OrderedDict[str, int] = OrderedDict()
+        self.skews = Skews()
         committer.released = self.release
 
     def listen(self, kind: Kind, host: str, port: int, *, proxied: bool = False) -> int:
@@ -196,7 +198,7 @@ class Collector:
 
     def _talk(self, kind: Kind, address: str) -> LineTalk | Hl7Talk:
         make = LineTalk if kind == "line" else Hl7Talk
-        return make(address.removeprefix("::ffff:"), self._ward, self._zone)
+        return make(address.removeprefix("::ffff:"), self._ward, self._zone, self.skews)
 
     def _read(self, connection: _Connection, received_ms: int, now: float) -> None:
         try:
@@ -338,6 +340,7 @@ class Collector:
         while self._devices and next(iter(self._devices.values())) < since:
             self._devices.popitem(last=False)
         metrics.DEVICES.set(len(self._devices))
+        metrics.DEVICE_SKEW_MAX_MS.set(self.skews.worst_ms(since))
 
 
 def _count(entry: Entry) -> None:

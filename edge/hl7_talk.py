@@ -14,6 +14,7 @@ from edge import hl7
 from edge.entry import Answer, Entry, accepted, rejection
 from edge.mllp import Junk, MllpReader, Oversize, block
 from edge.refusal import Reason, Refused
+from edge.skew import Skews
 from vitals import limits
 from vitals.columns import Source
 
@@ -24,11 +25,12 @@ _own_ids: Final = count(1)
 class Hl7Talk:
     """One connection's reader. Feed `receive`, end with `leave`."""
 
-    __slots__ = ("_address", "_reader", "_ward", "_zone")
+    __slots__ = ("_address", "_reader", "_skews", "_ward", "_zone")
 
-    def __init__(self, address: str, ward: str, zone: tzinfo) -> None:
+    def __init__(self, address: str, ward: str, zone: tzinfo, skews: Skews) -> None:
         """Take the caller's address without port: names the device if the message does not."""
         self._address, self._ward, self._zone = address, ward, zone
+        self._skews = skews
         self._reader = MllpReader()
 
     def receive(self, data: bytes, received_ms: int) -> Iterator[Entry]:
@@ -72,7 +74,8 @@ class Hl7Talk:
         if isinstance(report, Refused):
             return self._refuse(report, raw, len(raw), received_ms)
         source = Source(report.device, patient=report.patient)
-        entry = accepted(source, report.readings, _answer(known, None, received_ms))
+        readings = self._skews.date(report.device, report.readings)
+        entry = accepted(source, readings, _answer(known, None, received_ms))
         entry.message, entry.ignored = True, report.ignored
         if report.refused:
             # One entry for the message: every conflict in it has the same whole raw input.

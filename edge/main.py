@@ -102,6 +102,7 @@ def run(path: Path) -> int:
     )
     committer.stored = uplink.offer
     collector = Collector(config, committer, log, clock.now_ms)
+    uplink.measured = collector.skews.gateway_off
     try:
         _listen(collector, config)
         metrics_port.serve(config.metrics_port)

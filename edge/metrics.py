@@ -26,6 +26,10 @@ CONNECTIONS_REFUSED: Final = Counter(
     "healthsync_edge_connections_refused", "Connections over the limit"
 )
 DEVICES: Final = Gauge("healthsync_edge_devices", "Devices heard within the last 5 minutes")
+DEVICE_SKEW_MAX_MS: Final = Gauge(
+    "healthsync_edge_device_skew_max_ms",
+    "Largest absolute skew of the clocks of devices heard within the last 5 minutes",
+)
 LINK_UP: Final = Gauge("healthsync_edge_link_up", "1 while a session with ingest is open")
 SESSIONS: Final = Counter("healthsync_edge_sessions", "Sessions opened with ingest")
 FRAMES_SENT: Final = Counter("healthsync_edge_frames_sent", "Frames sent", ["lane"])

@@ -2,8 +2,7 @@
 
 Law: pure; a value is converted by a stated factor or refused, never guessed and never clamped.
 Outside the code table's range, or a vendor's "no value" number, it is IMPLAUSIBLE without a value.
-A device's time is kept unless it lies in the future or before the floor; then the time of receipt
-stands in and ``device_time`` is False.
+A time that the device said stands as it was said, for `edge.skew` to judge.
 """
 
 import math
@@ -13,8 +12,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from edge.refusal import Reason, Refuse
-from vitals import limits
-from vitals.codes import VITALS, Status
+from vitals.codes import VITALS, Status, TimeSource
 from vitals.reading import Reading
 
 SENTINELS: Final = frozenset({-1.0, -100.0, -10000.0, -999.0, -99.9, 8388607.0})
@@ -64,9 +62,6 @@ _LINEAR: Final = {
 }
 """(from, to): factor and offset. kPa: conventional millimetre of mercury, NIST SP 811 app. B."""
 
-TIME_FLOOR_MS: Final = 1_577_836_800_000
-"""2020-01-01: a device time before this is a clock that was never set."""
-
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
 
@@ -114,13 +109,6 @@ def to_ms(moment: datetime, zone: tzinfo) -> int:
         raise Refuse(Reason.BAD_TIME, "time", "the year is out of range") from None
 
 
-def best_time(device_ms: int | None, received_ms: int) -> tuple[int, bool]:
-    """Return the time of measurement and whether it is the device's own."""
-    if device_ms is None or not (TIME_FLOOR_MS <= device_ms <= received_ms + limits.FUTURE_MS_MAX):
-        return received_ms, False
-    return device_ms, True
-
-
 def readings(
     measures: Iterable[Measure], device_ms: int | None, received_ms: int, status: int = Status.OK
 ) -> tuple[Reading, ...]:
@@ -129,10 +117,13 @@ def readings(
     ``status`` TEST or CALIBRATION speaks of the device and covers every reading, so that a
     missing value in a test raises no signal-loss alarm either.
     """
-    time_ms, own = best_time(device_ms, received_ms)
+    if device_ms is None:
+        time_ms, source = received_ms, int(TimeSource.RECEIVED)
+    else:
+        time_ms, source = device_ms, int(TimeSource.DEVICE)
     result = []
     for vital, number, unit, site, channel, said in measures:
         value, found = settle(vital, number, unit)
         mark = status or (said if found == Status.OK or said >= Status.TEST else found)
-        result.append(Reading(vital, value, time_ms, received_ms, int(mark), site, channel, own))
+        result.append(Reading(vital, value, time_ms, received_ms, int(mark), site, channel, source))
     return tuple(result)

@@ -60,6 +60,10 @@ def clock_offset_ms(pong: Pong, now_ms: int) -> float:
     return ((pong.arrived_ms - pong.sent_ms) + (pong.answered_ms - now_ms)) / 2
 
 
+def _nobody(_off_ms: float) -> None:
+    pass
+
+
 class Uplink:
     """Sends what the committer stored; give it the committer's ``stored`` calls by `offer`."""
 
@@ -82,6 +86,8 @@ class Uplink:
         self._wake = trio.Event()
         self._heard = 0.0
         self.attempt = 0
+        self.measured: Callable[[float], None] = _nobody
+        """Called with the cloud's clock minus this one's, in milliseconds."""
 
     def offer(self, frames: list[Held], epoch: WrappedEpoch) -> None:
         """Take frames that were just committed; they go out at once if a session is open."""
@@ -183,7 +189,9 @@ class Uplink:
                     self._outbox.set_credit(message.credit)
                     self._wake.set()
                 case Pong():
-                    metrics.CLOCK_OFFSET_MS.set(clock_offset_ms(message, self._now_ms()))
+                    off_ms = clock_offset_ms(message, self._now_ms())
+                    metrics.CLOCK_OFFSET_MS.set(off_ms)
+                    self.measured(off_ms)
                 case Close():
                     raise SessionError(f"ingest closed: {_code(message)}")
                 case Welcome():

@@ -168,6 +168,17 @@ class Status(IntEnum):
     """Outside the table's range or a vendor's sentinel. ``value`` is None."""
 
 
+class TimeSource(IntEnum):
+    """Whose clock a reading's time of measurement comes from."""
+
+    RECEIVED = 0
+    """The gateway's, at receipt: the device said none, or one that can not be."""
+    DEVICE = 1
+    """The device's, as it said it."""
+    CORRECTED = 2
+    """The device's, moved by what its clock was seen to be off."""
+
+
 def decimal_scale(vital: Vital) -> int:
     """Return 10**decimals: values are stored as integers of this scale."""
     return int(10**vital.decimals)

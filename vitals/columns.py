@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from vitals import limits
-from vitals.codes import VITALS, Site, Status, decimal_scale
+from vitals.codes import VITALS, Site, Status, TimeSource, decimal_scale
 from vitals.errors import UNREADABLE, FrameMalformed
 from vitals.reading import Patient, Reading
 
@@ -55,8 +55,8 @@ class Columns(msgspec.Struct, omit_defaults=True):
     """Empty when every site is NONE."""
     channel: list[int] = []
     """Empty when every channel is 0."""
-    device_time: list[int] = []
-    """0 or 1; empty when all are 0."""
+    time_source: list[int] = []
+    """Empty when every time is of RECEIVED."""
 
     def __len__(self) -> int:
         return len(self.vital)
@@ -76,10 +76,10 @@ class Columns(msgspec.Struct, omit_defaults=True):
                     status,
                     site,
                     channel,
-                    bool(device_time),
+                    time_source,
                 ),
             )
-            for source, vital, value, time, received, status, site, channel, device_time in zip(
+            for source, vital, value, time, received, status, site, channel, time_source in zip(
                 self.source,
                 self.vital,
                 self.value,
@@ -88,7 +88,7 @@ class Columns(msgspec.Struct, omit_defaults=True):
                 self.status or zeros,
                 self.site or zeros,
                 self.channel or zeros,
-                self.device_time or zeros,
+                self.time_source or zeros,
                 strict=True,
             )
         )
@@ -129,7 +129,7 @@ def pack(sources: list[Source], rows: Iterable[tuple[int, Reading]]) -> Columns:
         status=_sparse([r.status for r in readings]),
         site=_sparse([r.site for r in readings]),
         channel=_sparse([r.channel for r in readings]),
-        device_time=_sparse([int(r.device_time) for r in readings]),
+        time_source=_sparse([r.time_source for r in readings]),
     )
 
 
@@ -139,7 +139,7 @@ def check(columns: Columns) -> None:
     if count > limits.FRAME_READINGS_MAX:
         raise FrameMalformed(f"{count} readings are over {limits.FRAME_READINGS_MAX}; set it aside")
     dense = (columns.source, columns.value, columns.time, columns.received)
-    sparse = (columns.status, columns.site, columns.channel, columns.device_time)
+    sparse = (columns.status, columns.site, columns.channel, columns.time_source)
     if any(len(c) != count for c in dense) or any(c and len(c) != count for c in sparse):
         raise FrameMalformed("columns differ in length; set the frame aside")
     if count and not (
@@ -151,7 +151,7 @@ def check(columns: Columns) -> None:
         _within(columns.status, max(Status))
         and _within(columns.site, max(Site))
         and _within(columns.channel, CHANNEL_MAX)
-        and _within(columns.device_time, 1)
+        and _within(columns.time_source, max(TimeSource))
         and _within(columns.times_ms(), TIME_MS_MAX)
         and _within(columns.received_times_ms(), TIME_MS_MAX)
         and all(v is None or -VALUE_MAX <= v <= VALUE_MAX for v in columns.value)

@@ -54,7 +54,8 @@ QUARANTINE_RAW_BYTES_MAX: Final = 64 * 1024
 # Default quota of the spool on disk.
 SPOOL_BYTES_MAX: Final = 4 * 1024**3
 
-# A device's clock may run ahead by this before its time is set aside for the gateway's.
+# No time of measurement lies further ahead of its arrival: an edge puts its own in its place
+# (earlier where it trusts its clock, edge/skew.py), detect draws it back.
 FUTURE_MS_MAX: Final = 120_000
 
 # Frames an edge may have in flight to ingest before it must wait for credit.

@@ -21,7 +21,8 @@ class Reading(msgspec.Struct, frozen=True):
 
     ``time_ms`` is the best time of measurement and ``received_ms`` the gateway's own, both
     milliseconds of UTC since 1970. ``value`` is in the code table's unit; None unless status says
-    there is one. ``vital``, ``status`` and ``site`` are the indices of `vitals.codes`.
+    there is one. ``vital``, ``status``, ``site`` and ``time_source`` are the indices of
+    `vitals.codes`.
     """
 
     vital: int
@@ -32,8 +33,8 @@ class Reading(msgspec.Struct, frozen=True):
     site: int = 0
     channel: int = 0
     """Tells two sensors of one kind on one device apart; 0 is the first or only one."""
-    device_time: bool = False
-    """True when ``time_ms`` is the device's own time, False when it is the time of receipt."""
+    time_source: int = 0
+    """Whose clock ``time_ms`` is of: an index of `vitals.codes.TimeSource`."""
 
 
 class Sample(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 Columns: subject, device, edge, epoch (text, dictionary), vital (index of vitals.codes), value
 (integer of 10**decimals of its vital, null when there is none), time_ms, received_ms (UTC), status,
-site, channel, device_time, seq. Sorted by subject, vital, time: equal things lie together, times
+site, channel, time_source, seq. Sorted by subject, vital, time: equal things lie together, times
 are small differences, and zstd sees both.
 
 The footer's key-value metadata holds `FileState` under STATE_KEY: base64 of zstd of msgpack.
@@ -50,7 +50,7 @@ SCHEMA: Final = pa.schema(
         pa.field("status", pa.int8(), nullable=False),
         pa.field("site", pa.int8(), nullable=False),
         pa.field("channel", pa.uint16(), nullable=False),
-        pa.field("device_time", pa.bool_(), nullable=False),
+        pa.field("time_source", pa.int8(), nullable=False),
         pa.field("edge", pa.string(), nullable=False),
         pa.field("epoch", pa.string(), nullable=False),
         pa.field("seq", pa.int64(), nullable=False),
@@ -90,7 +90,7 @@ class Rows:
         self._sources: dict[tuple[str, str], int] = {}
         self._epochs: dict[tuple[str, str], int] = {}
         self._ints = {name: array("q") for name in ("time_ms", "received_ms", "seq", "channel")}
-        self._bytes = {name: array("b") for name in ("vital", "status", "site", "device_time")}
+        self._bytes = {name: array("b") for name in ("vital", "status", "site", "time_source")}
         self._value = array("i")
         self._no_value = array("b")
         self._source = array("i")
@@ -117,7 +117,7 @@ class Rows:
         self._ints["seq"].extend(repeat(record.seq, count))
         self._bytes["vital"].extend(columns.vital)
         self._ints["channel"].extend(columns.channel or repeat(0, count))
-        for name in ("status", "site", "device_time"):
+        for name in ("status", "site", "time_source"):
             self._bytes[name].extend(getattr(columns, name) or repeat(0, count))
 
     def subjects(self) -> list[str]:

@@ -59,7 +59,7 @@ _COLUMNS: Final = (
     "status",
     "site",
     "channel",
-    "device_time",
+    "time_source",
 )
 
 assert AT_ONCE <= CONNECTIONS_MAX  # noqa: S101
@@ -245,10 +245,10 @@ def _readings(
                 status,
                 site,
                 channel,
-                device_time,
+                time_source,
             ),
         )
-        for device, vital, value, time_ms, received_ms, status, site, channel, device_time in zip(
+        for device, vital, value, time_ms, received_ms, status, site, channel, time_source in zip(
             *(picked[name] for name in _COLUMNS[1:]), strict=True
         )
     ]

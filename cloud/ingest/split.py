@@ -82,7 +82,7 @@ def split(edge: str, columns: Columns, pseudonyms: Pseudonyms) -> dict[int, Colu
             status=_pick(columns.status, rows),
             site=_pick(columns.site, rows),
             channel=_pick(columns.channel, rows),
-            device_time=_pick(columns.device_time, rows),
+            time_source=_pick(columns.time_source, rows),
         )
     return parts
 

@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 import trio
 
-from edge import proxy
+from edge import metrics, proxy
 from edge.bedside import LineTalk
 from edge.mllp import block
 from edge.spool import Backlog
-from tests.edge.gateway import PRIVATE, Gateway, _callers, caller, hear, running
+from tests.edge.gateway import NOW, PRIVATE, Gateway, _callers, caller, hear, running
 from tests.edge.ingest import Opener, until
 from tests.edge.test_hl7 import GOOD, _message
 from vitals import limits
+from vitals.codes import TimeSource
 from vitals.columns import Columns
-from vitals.reading import Rejected
+from vitals.reading import Reading, Rejected
 
 
 def _kept(path: Path) -> tuple[list[tuple[str, float | None]], list[Rejected]]:
@@ -77,6 +78,16 @@ def test_answers_come_in_the_order_of_the_lines(tmp_path: Path) -> None:
         "ok",
         "ok",
     ]
+
+
+def test_a_sweep_tells_how_far_the_worst_clock_is_off(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path)
+    for at in range(NOW - 10_000, NOW, 1000):
+        late = Reading(0, 78.0, at - 600_000, at, time_source=TimeSource.DEVICE)
+        gateway.collector.skews.date("bed-1", (late,))
+    gateway.collector.sweep(gateway.now_s)
+    assert metrics.DEVICE_SKEW_MAX_MS._value.get() == 600_000
+    gateway.collector.close()
 
 
 def test_no_answer_leaves_before_the_commit(

@@ -12,7 +12,8 @@ from edge.entry import Entry
 from edge.hl7_talk import Hl7Talk
 from edge.mllp import block
 from edge.refusal import Reason, Refused
-from vitals.codes import VITALS, Site, Status
+from edge.skew import Skews
+from vitals.codes import VITALS, Site, Status, TimeSource
 from vitals.reading import Patient
 
 DATA = Path(__file__).with_name("data")
@@ -143,10 +144,10 @@ def test_times_come_from_the_observation_else_its_group() -> None:
         )
     )
     hour = 3_600_000
-    assert [(r.time_ms - NOW, r.device_time) for r in report.readings] == [
-        (-hour, True),
-        (-hour - 299_750, True),
-        (0, False),
+    assert [(r.time_ms - NOW, r.time_source) for r in report.readings] == [
+        (-hour, TimeSource.DEVICE),
+        (-hour - 299_750, TimeSource.DEVICE),
+        (0, TimeSource.RECEIVED),
     ]
 
 
@@ -193,7 +194,7 @@ def test_what_is_refused_whole(raw: bytes, reason: Reason) -> None:
 
 def _codes(modes: str, raw: bytes | None = None, failure: Reason | None = None) -> list[str]:
     message = raw or _message(*GOOD, msh=f"|MSG1|P|2.6|||{modes}")
-    (entry,) = Hl7Talk("10.0.0.9", "", UTC).receive(block(message), NOW)
+    (entry,) = Hl7Talk("10.0.0.9", "", UTC, Skews()).receive(block(message), NOW)
     if entry.answer is None:
         return []
     answers = entry.answer(failure).split(b"\x0b")[1:]
@@ -226,7 +227,7 @@ def test_a_type_not_taken_is_rejected_not_failed() -> None:
 
 def test_an_error_says_why_without_saying_who() -> None:
     raw = _message("PID|||SECRET||SECRET", "OBR|1", _obx("147842", "SECRET", "264864"))
-    (entry,) = Hl7Talk("10.0.0.9", "", UTC).receive(block(raw), NOW)
+    (entry,) = Hl7Talk("10.0.0.9", "", UTC, Skews()).receive(block(raw), NOW)
     assert entry.answer is not None
     answer = entry.answer(None)
     assert b"\rERR|||102^Data type error^HL70357|E||||bad-number heart_rate: " in answer
@@ -235,7 +236,9 @@ def test_an_error_says_why_without_saying_who() -> None:
 
 def test_each_of_two_messages_is_answered_for_itself() -> None:
     bad = _message("OBR|1", msh="|BAD1|P|2.6")
-    entries = list(Hl7Talk("10.0.0.9", "", UTC).receive(block(bad) + block(_message(*GOOD)), NOW))
+    entries = list(
+        Hl7Talk("10.0.0.9", "", UTC, Skews()).receive(block(bad) + block(_message(*GOOD)), NOW)
+    )
     said = [entry.answer(None) for entry in entries if entry.answer]
     assert b"MSA|AE|BAD1" in said[0]
     assert b"MSA|AA|MSG1" in said[1]
@@ -243,7 +246,7 @@ def test_each_of_two_messages_is_answered_for_itself() -> None:
 
 
 def test_bytes_that_are_no_message_get_no_answer() -> None:
-    talk = Hl7Talk("10.0.0.9", "", UTC)
+    talk = Hl7Talk("10.0.0.9", "", UTC, Skews())
     entries: list[Entry] = list(talk.receive(b"GET / HTTP/1.1\r\n" + block(b"nonsense"), NOW))
     assert [entry.rejected[0].reason for entry in entries] == ["hl7-framing", "hl7-no-msh"]
     assert entries[0].answer is None
@@ -259,6 +262,8 @@ _files = sorted(path.read_bytes() for path in DATA.glob("*.hl7*"))
 def test_damaged_messages_are_answered_never_raised(
     raw: bytes, at: int, noise: bytes, cut: int
 ) -> None:
-    for entry in Hl7Talk("a", "", UTC).receive(block(raw[:at] + noise + raw[at + cut :]), NOW):
+    for entry in Hl7Talk("a", "", UTC, Skews()).receive(
+        block(raw[:at] + noise + raw[at + cut :]), NOW
+    ):
         if entry.answer is not None:
             entry.answer(None)

@@ -5,10 +5,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from edge.normalize import SENTINELS, TIME_FLOOR_MS, Measure, best_time, readings, settle, to_ms
+from edge.normalize import SENTINELS, Measure, readings, settle, to_ms
 from edge.refusal import Refuse
-from vitals import limits
-from vitals.codes import BY_NAME, VITALS, Status
+from vitals.codes import BY_NAME, VITALS, Status, TimeSource
 
 NOW = 1_795_428_000_000
 
@@ -74,13 +73,11 @@ def test_a_device_that_doubts_its_value_keeps_it() -> None:
     assert (reading.value, reading.status) == (None, Status.IMPLAUSIBLE)
 
 
-def test_the_devices_time_is_kept_unless_it_is_ahead_or_never_set() -> None:
-    ahead = NOW + limits.FUTURE_MS_MAX
-    assert best_time(NOW - 86_400_000, NOW) == (NOW - 86_400_000, True)
-    assert best_time(ahead, NOW) == (ahead, True)
-    assert best_time(ahead + 1, NOW) == (NOW, False)
-    assert best_time(TIME_FLOOR_MS - 1, NOW) == (NOW, False)
-    assert best_time(None, NOW) == (NOW, False)
+def test_a_time_stands_as_the_device_said_it_and_a_missing_one_is_of_receipt() -> None:
+    (said,) = readings([Measure(0, 78)], NOW - 86_400_000, NOW)
+    assert (said.time_ms, said.time_source) == (NOW - 86_400_000, TimeSource.DEVICE)
+    (unsaid,) = readings([Measure(0, 78)], None, NOW)
+    assert (unsaid.time_ms, unsaid.time_source) == (NOW, TimeSource.RECEIVED)
 
 
 def test_a_time_without_a_zone_is_the_sites() -> None:

@@ -245,14 +245,18 @@ def test_a_defect_in_the_uplink_ends_a_session_not_the_collection(
 
 def test_the_clocks_difference_is_measured(tmp_path: Path) -> None:
     ward = Ward(tmp_path)
+    measured: list[float] = []
 
     async def story(nursery: trio.Nursery) -> None:
         async with serving(ward.ingest):
-            nursery.start_soon(ward.start(ward.ingest.port).run)
+            link = ward.start(ward.ingest.port)
+            link.measured = measured.append
+            nursery.start_soon(link.run)
             await until(lambda: metrics.CLOCK_OFFSET_MS._value.get() == 40)
 
     metrics.CLOCK_OFFSET_MS.set(0)
     ward.run(story)
+    assert set(measured) == {40}
     assert uplink.clock_offset_ms(Pong(1000, 1510, 1512), 1022) == 500
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vitals import columns, limits
-from vitals.codes import VITALS, Site, Status, decimal_scale
+from vitals.codes import VITALS, Site, Status, TimeSource, decimal_scale
 from vitals.columns import Columns, Source
 from vitals.errors import FrameMalformed
 from vitals.reading import Patient, Reading
@@ -33,7 +33,7 @@ def readings(draw: st.DrawFn) -> Reading:
         status=draw(st.sampled_from(Status)).value,
         site=draw(st.sampled_from(Site)).value,
         channel=draw(st.integers(0, 3)),
-        device_time=draw(st.booleans()),
+        time_source=draw(st.sampled_from(TimeSource)).value,
     )
 
 
@@ -56,7 +56,7 @@ def test_rows_survive_packing_and_bytes(rows: list[tuple[int, Reading]]) -> None
 def test_ordinary_rows_cost_no_status_site_channel_or_clock_column() -> None:
     rows = [(0, Reading(0, 78.0, 1000 + n, 1000 + n)) for n in range(3)]
     packed = columns.pack([Source("bed-01")], rows)
-    assert (packed.status, packed.site, packed.channel, packed.device_time) == ([], [], [], [])
+    assert (packed.status, packed.site, packed.channel, packed.time_source) == ([], [], [], [])
     assert packed.time == [1000, 1, 1]
 
 
@@ -98,7 +98,7 @@ def one_row(**changes: object) -> bytes:
         {"status": [0, 1]},
         {"site": [0, 0]},
         {"channel": [0, 0]},
-        {"device_time": [0, 0]},
+        {"time_source": [0, 0]},
         {"sources": None},
         {"sources": [{}]},
         {"sources": [{"device": b"\xff"}]},
@@ -106,7 +106,8 @@ def one_row(**changes: object) -> bytes:
         {"status": [-1]},
         {"site": [9]},
         {"channel": [-1]},
-        {"device_time": [2]},
+        {"time_source": [3]},
+        {"time_source": [-1]},
         {"value": [2**31]},
         {"time": [-1]},
         {"received": [2**63]},

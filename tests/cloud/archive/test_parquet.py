@@ -34,7 +34,7 @@ def made(parquet: ParquetKeys) -> bytes:
         record(
             7,
             [
-                (BOB, Reading(4, 36.9, NOW + 9, NOW, 0, 3, 1, True)),
+                (BOB, Reading(4, 36.9, NOW + 9, NOW, 0, 3, 1, 2)),
                 (ADA, Reading(0, None, NOW + 5, NOW + 6, 1)),
                 (ADA, Reading(0, 78.0, NOW, NOW + 1)),
             ],
@@ -52,7 +52,7 @@ def test_rows_come_back_sorted_with_scaled_values_and_nulls() -> None:
         (BOB, 4, 369, NOW + 9),
     ]
     last = table[2]
-    assert (last["site"], last["channel"], last["device_time"], last["status"]) == (3, 1, True, 0)
+    assert (last["site"], last["channel"], last["time_source"], last["status"]) == (3, 1, 2, 0)
     assert (last["device"], last["edge"], last["epoch"], last["seq"]) == (DEVICE, "ward-3", "e1", 7)
     assert table[1]["received_ms"] == NOW + 6
 
@@ -116,7 +116,7 @@ def test_a_state_that_is_junk_or_of_another_version_is_refused() -> None:
 
 
 def test_the_largest_numbers_that_pass_the_check_fit_the_columns() -> None:
-    big = Reading(0, float(2**31 - 1), TIME_MS_MAX, TIME_MS_MAX, 5, 8, CHANNEL_MAX, True)
+    big = Reading(0, float(2**31 - 1), TIME_MS_MAX, TIME_MS_MAX, 5, 8, CHANNEL_MAX, 2)
     whole = record(2**32 - 1, [(ADA, big)])
     check(whole.columns)
     rows = Rows()

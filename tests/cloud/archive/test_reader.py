@@ -44,7 +44,7 @@ def at(offset_ms: int, vital: int = 0, value: float | None = 70.0) -> Reading:
 
 
 def test_readings_come_back_as_they_went_in(bench: Bench) -> None:
-    given = Reading(4, 36.9, NOW, NOW + 1, 2, 3, 1, True)
+    given = Reading(4, 36.9, NOW, NOW + 1, 2, 3, 1, 2)
     gone = Reading(0, None, NOW - 1, NOW, 1)
     bench.file((ADA, given), (ADA, gone), (BOB, at(5)))
     assert bench.archive.rows(ADA, None, None, None, 10) == [(DEVICE, given), (DEVICE, gone)]

@@ -12,7 +12,8 @@ from cloud.detect.lanes import State
 from cloud.detect.policy import DEFAULT, Policy, Rule
 from cloud.records import AlertEvent
 from tests.cloud.detect.records_of import T0, reading, subject_in
-from vitals.codes import BY_NAME, Site, Status
+from vitals.codes import BY_NAME, Site, Status, TimeSource
+from vitals.columns import Source, decode, encode, pack
 from vitals.reading import Reading
 
 SUBJECT = subject_in(3)
@@ -271,3 +272,25 @@ def test_every_episode_begins_active_and_ends_at_most_once(rows: list[Reading]) 
         assert "ended" not in states[:-1]
         assert all(e.began_ms <= e.raised_ms <= e.at_ms for e in events)
         assert all(len(e.evidence) <= 3 for e in events)
+
+
+@pytest.mark.parametrize(
+    ("source", "behind_ms", "retrospective"),
+    [(TimeSource.CORRECTED, 0, False), (TimeSource.DEVICE, 600_000, True)],
+)
+def test_a_device_ten_minutes_slow_rings_live_once_its_gateway_corrects_it(
+    source: TimeSource, behind_ms: int, retrospective: bool
+) -> None:
+    """The gateway's work is in edge/skew.py; here is what detect makes of both outcomes."""
+    state: State = {}
+    told: list[AlertEvent] = []
+    for second, value in enumerate([96, 96, *[84] * 11]):
+        at = T0 + second * 1000
+        row = Reading(BY_NAME["spo2"].index, value, at - behind_ms, at, time_source=int(source))
+        ((_, carried),) = decode(encode(pack([Source("d")], [(0, row)]))).rows()
+        assert carried.time_source == source
+        state, new = advance(state, SUBJECT, [carried], at + 100, READY)
+        told += new
+    assert [(e.state, e.text, e.retrospective) for e in told] == [
+        ("active", "SpO2 84<90", retrospective)
+    ]

@@ -29,7 +29,7 @@ readings = st.builds(
     status=st.integers(0, 5),
     site=st.integers(0, 8),
     channel=st.integers(0, 3),
-    device_time=st.booleans(),
+    time_source=st.integers(0, 2),
 )
 
 
