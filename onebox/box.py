@@ -25,6 +25,7 @@ from healthsync.runtime import tls
 from healthsync.runtime.log import Log
 from onebox import plan as plan_
 from onebox import ports
+from onebox import values as values_
 from onebox.layout import RunDir, require_tools
 from onebox.secrets import WARD_USER
 from onebox.supervisor import Service, Spec, tail
@@ -137,8 +138,8 @@ class Box:
         provision.bucket(
             S3(
                 values["hs_s3_endpoint"],
-                plan_.REGION,
-                plan_.BUCKET,
+                values_.REGION,
+                values_.BUCKET,
                 values["hs_s3_credentials_file"],
                 self.plan.ca_file,
             ),

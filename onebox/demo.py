@@ -22,7 +22,7 @@ from healthsync.runtime.clock import now_ms
 from healthsync.runtime.exits import Exit
 from healthsync.runtime.log import Log
 from healthsync.runtime.stop import Stop
-from onebox import plan, scrape
+from onebox import scrape, values
 from onebox.box import Box, StartError, held_by
 from onebox.ca import write_private
 from onebox.layout import RunDir
@@ -79,13 +79,13 @@ def replay_spec(box: Box, beds: int) -> Spec:
             "simulate",
             "replay",
             "--host",
-            plan.LOOPBACK,
+            values.LOOPBACK,
             "--port",
             str(box.plan.ports["line"]),
             "--beds",
             str(beds),
             "--ward",
-            plan.WARD,
+            values.WARD,
             "--seed",
             "1",
             "--reply",

@@ -27,6 +27,17 @@ from typing import Any, Final
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
 from cloud.detect import clients, metrics
+from cloud.detect.calls import (
+    BACKOFF_S,
+    CALL_S,
+    RETRY_S_MAX,
+    Fenced,
+    Unreachable,
+    error_of,
+    once,
+    retried,
+    transient,
+)
 from cloud.detect.clients import Settings
 from cloud.detect.detectors import Ready
 from cloud.detect.partition import Made, Message, Partition, Poison, alert_message
@@ -40,28 +51,13 @@ BATCH_READINGS_MAX: Final = 20_000
 BATCH_RECORDS_MAX: Final = 10_000
 
 POLL_S: Final = 0.2
-CALL_S: Final = 5.0
-RETRY_S_MAX: Final = 60.0
-BACKOFF_S: Final = 0.1
 SEEK_BACKOFF_S: Final = 0.005
 LAG_EVERY_S: Final = 1.0
 LATE_MS: Final = 60_000
 
 
-class Fenced(Exception):
-    """Another process of the same name took over, or a client is beyond use: start again."""
-
-
-class Unreachable(Exception):
-    """Kafka did not answer within RETRY_S_MAX."""
-
-
 class _Aborted(Exception):
     """The transaction was aborted; go back to what was committed."""
-
-
-def _error(raised: KafkaException) -> Any:
-    return raised.args[0]
 
 
 class Batch:
@@ -216,8 +212,8 @@ class Engine:
             try:
                 self._consumer.seek(where)
             except KafkaException as raised:
-                error = _error(raised)
-                if error.code() != KafkaError._STATE and not _transient(error):
+                error = error_of(raised)
+                if error.code() != KafkaError._STATE and not transient(error):
                     raise Fenced(error.name()) from raised
                 if self._monotonic_s() > deadline:
                     raise Unreachable(error.name()) from raised
@@ -291,22 +287,22 @@ class Engine:
             group = self._consumer.consumer_group_metadata()
             # One try each: after a timeout (a broker that was killed) a second call of librdkafka's
             # may never return, although given one. To start anew is safe and takes a second.
-            self._once(lambda: self._producer.send_offsets_to_transaction(offsets, group, CALL_S))
-            self._once(lambda: self._producer.commit_transaction(CALL_S))
+            once(lambda: self._producer.send_offsets_to_transaction(offsets, group, CALL_S))
+            once(lambda: self._producer.commit_transaction(CALL_S))
         except KafkaException as raised:
             self._abort(raised)
         else:
             metrics.COMMIT.observe(self._monotonic_s() - began)
 
     def _abort(self, raised: KafkaException) -> None:
-        error = _error(raised)
+        error = error_of(raised)
         if error.fatal():
             raise Fenced(error.name()) from raised
         self._log.warning("aborting", code=error.name())
         try:
             self._retried(lambda: self._producer.abort_transaction(CALL_S))
         except KafkaException as failed:
-            raise Fenced(_error(failed).name()) from failed
+            raise Fenced(error_of(failed).name()) from failed
         raise _Aborted from raised
 
     def _send(self, topic: str, partition: int, messages: list[Message]) -> None:
@@ -325,40 +321,8 @@ class Engine:
             waiting = failed
             self._producer.poll(BACKOFF_S if failed else 0)
 
-    def _once(self, call: Callable[[], Any]) -> None:
-        """Do ``call``; raises KafkaException for what must be aborted, Fenced, or Unreachable."""
-        try:
-            call()
-        except KafkaException as raised:
-            error = _error(raised)
-            if error.fatal():
-                raise Fenced(error.name()) from raised
-            if _transient(error) and not error.txn_requires_abort():
-                raise Unreachable(error.name()) from raised
-            raise
-
     def _retried(self, call: Callable[[], Any]) -> Any:
-        """Return what ``call`` returns, trying again what Kafka says may be tried again.
-
-        Raises KafkaException for what must be aborted, Fenced, or Unreachable.
-        """
-        deadline = self._monotonic_s() + RETRY_S_MAX
-        while True:
-            try:
-                return call()
-            except TimeoutError as raised:
-                code, cause = "timeout", raised
-            except KafkaException as raised:
-                error = _error(raised)
-                if error.fatal():
-                    raise Fenced(error.name()) from raised
-                if error.txn_requires_abort() or not _transient(error):
-                    raise
-                code, cause = error.name(), raised
-            if self._monotonic_s() > deadline:
-                raise Unreachable(code) from cause
-            self._log.warning("retry", code=code)
-            time.sleep(BACKOFF_S)
+        return retried(call, self._log, self._monotonic_s)
 
     # -- counting ----------------------------------------------------------------------------
 
@@ -385,19 +349,6 @@ class Engine:
             if at.offset >= 0 and high > at.offset:
                 behind += high - at.offset
         metrics.LAG.set(behind)
-
-
-def _transient(error: Any) -> bool:
-    return bool(error.retriable()) or error.code() in {
-        KafkaError._TRANSPORT,
-        KafkaError._TIMED_OUT,
-        KafkaError._ALL_BROKERS_DOWN,
-        KafkaError._WAIT_COORD,
-        KafkaError.UNSTABLE_OFFSET_COMMIT,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.NOT_COORDINATOR,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-    }
 
 
 def _late(record: SamplesRecord) -> int:

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from cloud.detect.calls import Fenced, Unreachable
 from cloud.detect.config import Config
 from cloud.detect.detectors import ready
-from cloud.detect.engine import Engine, Fenced, Unreachable
+from cloud.detect.engine import Engine
 from cloud.detect.policy import load_policy
 from cloud.settings import kafka_config
 from healthsync.runtime import metrics

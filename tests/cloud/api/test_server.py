@@ -1,7 +1,5 @@
 """A real hypercorn with real TLS: who gets in, and a stream to its end."""
 
-import datetime as dt
-import ipaddress
 import json
 import socket
 import ssl
@@ -12,86 +10,29 @@ import httpx
 import pytest
 import trio
 import trio.lowlevel
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from cloud.api import server
 from cloud.api.settings import Listen
 from cloud.records import LiveUpdate
-
-Issuer = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
-
-
-def usage(*, authority: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=authority,
-        crl_sign=authority,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def issue(directory: Path, name: str, issuer: Issuer | None = None) -> Issuer:
-    """A certificate for ``name`` in ``directory``; its own issuer if none is given."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = dt.datetime.now(dt.UTC)
-    alternative = [
-        x509.DNSName("localhost"),
-        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-    ]
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer[0].subject if issuer else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName(alternative), critical=False)
-        .add_extension(usage(authority=issuer is None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(
-                (issuer[1] if issuer else key).public_key()
-            ),
-            critical=False,
-        )
-        .sign(issuer[1] if issuer else key, hashes.SHA256())
-    )
-    (directory / f"{name}.crt").write_bytes(certificate.public_bytes(Encoding.PEM))
-    (directory / f"{name}.key").write_bytes(
-        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    )
-    return certificate, key
+from tests.healthsync.certs import Authority
 
 
 @pytest.fixture
 def listen(tmp_path: Path) -> Listen:
-    authority = issue(tmp_path, "authority")
+    authority = Authority(tmp_path, "authority")
     for name in ("api", server.PEER, "detect"):
-        issue(tmp_path, name, authority)
-    stranger = issue(tmp_path, "stranger")
+        authority.issue(name)
     (tmp_path / "strange").mkdir()
-    issue(tmp_path / "strange", server.PEER, stranger)
+    Authority(tmp_path / "strange", "stranger").issue(server.PEER)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     return Listen(
         "127.0.0.1",
         port,
-        tmp_path / "api.crt",
+        tmp_path / "api.pem",
         tmp_path / "api.key",
-        tmp_path / "authority.crt",
+        authority.ca,
     )
 
 
@@ -99,7 +40,7 @@ def client(listen: Listen, name: str | None, directory: str = ".") -> ssl.SSLCon
     context = ssl.create_default_context(cafile=str(listen.client_ca))
     if name is not None:
         at = listen.client_ca.parent / directory / name
-        context.load_cert_chain(f"{at}.crt", f"{at}.key")
+        context.load_cert_chain(f"{at}.pem", f"{at}.key")
     return context
 
 

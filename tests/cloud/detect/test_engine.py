@@ -8,8 +8,9 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
 from cloud.detect import clients
+from cloud.detect.calls import Fenced, Unreachable
 from cloud.detect.detectors import ready
-from cloud.detect.engine import Engine, Fenced, Unreachable
+from cloud.detect.engine import Engine
 from cloud.detect.partition import Message
 from cloud.detect.policy import DEFAULT
 from cloud.records import encode
