@@ -153,7 +153,7 @@ class Consciousness(IntEnum):
 
 
 class Status(IntEnum):
-    """What a reading is; only OK carries a value that may raise an alarm."""
+    """What a reading is; only OK carries a value that may raise an alarm of this system."""
 
     OK = 0
     MISSING = 1
@@ -166,6 +166,30 @@ class Status(IntEnum):
     """Device in calibration: never alarms."""
     IMPLAUSIBLE = 5
     """Outside the table's range or a vendor's sentinel. ``value`` is None."""
+    ALARM_INHIBITED = 6
+    """A real value whose alarms somebody has switched off at the device: shown, never rings."""
+
+
+class Absence(IntEnum):
+    """Why a reading has no value; NONE for every reading that has one."""
+
+    NONE = 0
+    NO_VALUE = 1
+    """The field is empty, dashes or ``""``, or OBX-11 is X without a word why."""
+    INVALID = 2
+    """The device calls it invalid (OBX-8 INV)."""
+    UNAVAILABLE = 3
+    """Not available now (OBX-8 NAV)."""
+    BUSY = 4
+    """The device has not finished measuring (OBX-8 BUSY)."""
+    OFF = 5
+    """Measuring is switched off (OBX-8 OFF)."""
+    UNKNOWN = 6
+    """The device has no information (OBX-8 NI)."""
+    SENTINEL = 7
+    """A number that vendors send for "no value"."""
+    OUT_OF_RANGE = 8
+    """Outside the table's range."""
 
 
 class TimeSource(IntEnum):

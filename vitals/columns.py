@@ -6,6 +6,7 @@ the pseudonymous subject and device. Values are integers scaled by 10**decimals 
 times are milliseconds, delta-coded along the column; msgpack outside, zstd around it in frames.
 """
 
+import re
 from collections.abc import Iterable
 from itertools import accumulate, pairwise
 from typing import Final
@@ -13,9 +14,9 @@ from typing import Final
 import msgspec
 
 from vitals import limits
-from vitals.codes import VITALS, Site, Status, TimeSource, decimal_scale
+from vitals.codes import VITALS, Absence, Site, Status, TimeSource, decimal_scale
 from vitals.errors import UNREADABLE, FrameMalformed
-from vitals.reading import Patient, Reading
+from vitals.reading import DeviceAlert, Patient, Reading
 
 TIME_MS_MAX: Final = 253_402_300_799_999
 """The end of the year 9999: what a datetime can hold."""
@@ -23,6 +24,9 @@ CHANNEL_MAX: Final = 65_535
 """Sensors of one kind on one device."""
 VALUE_MAX: Final = 2**31 - 1
 """A scaled value fits a 32-bit column."""
+
+_CODED = re.compile(r"[A-Za-z0-9._-]{0,64}")
+"""What a device alert may say in letters: no name of a person fits by accident of a space."""
 
 _SCALE = tuple(decimal_scale(vital) for vital in VITALS)
 
@@ -57,6 +61,10 @@ class Columns(msgspec.Struct, omit_defaults=True):
     """Empty when every channel is 0."""
     time_source: list[int] = []
     """Empty when every time is of RECEIVED."""
+    reason: list[int] = []
+    """Empty when every reading has a value: `vitals.codes.Absence`."""
+    alerts: list[tuple[int, DeviceAlert]] = []
+    """(source index, alert of the device itself); beside the rows, not counted by ``len``."""
 
     def __len__(self) -> int:
         return len(self.vital)
@@ -77,9 +85,21 @@ class Columns(msgspec.Struct, omit_defaults=True):
                     site,
                     channel,
                     time_source,
+                    reason,
                 ),
             )
-            for source, vital, value, time, received, status, site, channel, time_source in zip(
+            for (
+                source,
+                vital,
+                value,
+                time,
+                received,
+                status,
+                site,
+                channel,
+                time_source,
+                reason,
+            ) in zip(
                 self.source,
                 self.vital,
                 self.value,
@@ -89,6 +109,7 @@ class Columns(msgspec.Struct, omit_defaults=True):
                 self.site or zeros,
                 self.channel or zeros,
                 self.time_source or zeros,
+                self.reason or zeros,
                 strict=True,
             )
         )
@@ -115,8 +136,12 @@ def scaled(vital: int, value: float | None) -> int | None:
     return None if value is None else round(value * _SCALE[vital])
 
 
-def pack(sources: list[Source], rows: Iterable[tuple[int, Reading]]) -> Columns:
-    """Return columns of (source index, reading) rows, in the order given."""
+def pack(
+    sources: list[Source],
+    rows: Iterable[tuple[int, Reading]],
+    alerts: Iterable[tuple[int, DeviceAlert]] = (),
+) -> Columns:
+    """Return columns of (source index, reading) rows, in the order given, and alerts beside."""
     listed = list(rows)
     readings = [reading for _, reading in listed]
     return Columns(
@@ -130,6 +155,8 @@ def pack(sources: list[Source], rows: Iterable[tuple[int, Reading]]) -> Columns:
         site=_sparse([r.site for r in readings]),
         channel=_sparse([r.channel for r in readings]),
         time_source=_sparse([r.time_source for r in readings]),
+        reason=_sparse([r.reason for r in readings]),
+        alerts=list(alerts),
     )
 
 
@@ -139,7 +166,13 @@ def check(columns: Columns) -> None:
     if count > limits.FRAME_READINGS_MAX:
         raise FrameMalformed(f"{count} readings are over {limits.FRAME_READINGS_MAX}; set it aside")
     dense = (columns.source, columns.value, columns.time, columns.received)
-    sparse = (columns.status, columns.site, columns.channel, columns.time_source)
+    sparse = (
+        columns.status,
+        columns.site,
+        columns.channel,
+        columns.time_source,
+        columns.reason,
+    )
     if any(len(c) != count for c in dense) or any(c and len(c) != count for c in sparse):
         raise FrameMalformed("columns differ in length; set the frame aside")
     if count and not (
@@ -152,11 +185,28 @@ def check(columns: Columns) -> None:
         and _within(columns.site, max(Site))
         and _within(columns.channel, CHANNEL_MAX)
         and _within(columns.time_source, max(TimeSource))
+        and _within(columns.reason, max(Absence))
         and _within(columns.times_ms(), TIME_MS_MAX)
         and _within(columns.received_times_ms(), TIME_MS_MAX)
         and all(v is None or -VALUE_MAX <= v <= VALUE_MAX for v in columns.value)
     ):
         raise FrameMalformed("a value, time or code is out of range; set the frame aside")
+    _check_alerts(columns)
+
+
+def _check_alerts(columns: Columns) -> None:
+    if len(columns.alerts) > limits.FRAME_ALERTS_MAX:
+        raise FrameMalformed(f"over {limits.FRAME_ALERTS_MAX} device alerts; set the frame aside")
+    for source, alert in columns.alerts:
+        if not (
+            0 <= source < len(columns.sources)
+            and _within([alert.time_ms, alert.received_ms], TIME_MS_MAX)
+            and _within([alert.status], max(Status))
+            and (alert.vital is None or 0 <= alert.vital < len(VITALS))
+            and _CODED.fullmatch(alert.name)
+            and _CODED.fullmatch(alert.id)
+        ):
+            raise FrameMalformed("a device alert is out of range; set the frame aside")
 
 
 def _within(numbers: list[int], highest: int) -> bool:

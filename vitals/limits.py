@@ -31,6 +31,9 @@ COMMIT_BYTES_MAX: Final = 256 * 1024
 # Readings in one frame: bounds what ingest must hold decoded at once.
 FRAME_READINGS_MAX: Final = 20_000
 
+# Device alerts in one frame: a keep-alive of every alarm of a ward each 10 s stays far below.
+FRAME_ALERTS_MAX: Final = 2_000
+
 # Sealed frame as it lies on disk and travels.
 FRAME_BYTES_MAX: Final = 1024 * 1024
 

@@ -19,7 +19,7 @@ from vitals.reading import Reading
 KIND: Final = "signal_loss"
 SUFFIX: Final = ".signal"
 
-_PRESENT: Final = frozenset({int(Status.OK), int(Status.QUESTIONABLE)})
+_PRESENT: Final = frozenset({int(Status.OK), int(Status.QUESTIONABLE), int(Status.ALARM_INHIBITED)})
 _MISSING: Final = int(Status.MISSING)
 _FRESH: Final = Pair()
 

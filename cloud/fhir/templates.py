@@ -18,7 +18,9 @@ from cloud.fhir.ids import PANELS
 from cloud.fhir.terms import Json
 from vitals.codes import BY_NAME, VITALS, Consciousness, Site, Status, Vital
 
-VALUED: Final = frozenset({Status.OK, Status.QUESTIONABLE, Status.TEST, Status.CALIBRATION})
+VALUED: Final = frozenset(
+    {Status.OK, Status.QUESTIONABLE, Status.TEST, Status.CALIBRATION, Status.ALARM_INHIBITED}
+)
 """Statuses whose value is sent; the others say why there is none."""
 
 TEMPERATURE: Final = BY_NAME["temperature"].index
@@ -75,6 +77,8 @@ def _value(vital: Vital, status: Status, level: Consciousness | None, *, valued:
     if status is Status.QUESTIONABLE:
         # Text only: the measurement-status code system belongs to a guide that R4 lacks.
         out["interpretation"] = [{"text": "questionable"}]
+    elif status is Status.ALARM_INHIBITED:
+        out["interpretation"] = [{"text": "alarms switched off at the device"}]
     return out
 
 

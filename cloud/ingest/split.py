@@ -83,7 +83,14 @@ def split(edge: str, columns: Columns, pseudonyms: Pseudonyms) -> dict[int, Colu
             site=_pick(columns.site, rows),
             channel=_pick(columns.channel, rows),
             time_source=_pick(columns.time_source, rows),
+            reason=_pick(columns.reason, rows),
         )
+    for at, alert in columns.alerts:
+        partition, source = named[at]
+        part = parts.setdefault(partition, Columns([], [], [], [], [], []))
+        if source not in part.sources:
+            part.sources.append(source)
+        part.alerts.append((part.sources.index(source), alert))
     return parts
 
 

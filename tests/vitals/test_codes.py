@@ -4,6 +4,7 @@ import pytest
 
 from vitals import codes, columns
 from vitals.codes import (
+    Absence,
     BY_ALIAS,
     BY_MDC,
     BY_NAME,
@@ -194,6 +195,18 @@ def test_stored_numbers_of_sites_states_and_consciousness_never_move() -> None:
         ("TEST", 3),
         ("CALIBRATION", 4),
         ("IMPLAUSIBLE", 5),
+        ("ALARM_INHIBITED", 6),
+    ]
+    assert [m.name for m in Absence] == [
+        "NONE",
+        "NO_VALUE",
+        "INVALID",
+        "UNAVAILABLE",
+        "BUSY",
+        "OFF",
+        "UNKNOWN",
+        "SENTINEL",
+        "OUT_OF_RANGE",
     ]
     assert [m.name for m in Consciousness] == [
         "ALERT",

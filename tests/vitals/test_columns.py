@@ -9,7 +9,7 @@ from vitals import columns, limits
 from vitals.codes import VITALS, Site, Status, TimeSource, decimal_scale
 from vitals.columns import Columns, Source
 from vitals.errors import FrameMalformed
-from vitals.reading import Patient, Reading
+from vitals.reading import DeviceAlert, Patient, Reading
 
 SOURCES = [
     Source("bed-01", patient=Patient(mrn="SIM000001", name="Ada Sample", bed="01", ward="W1")),
@@ -73,6 +73,21 @@ def test_unknown_fields_of_a_newer_writer_are_ignored() -> None:
     assert columns.decode(msgspec.msgpack.encode(raw)) == columns.pack(SOURCES, [])
 
 
+ALERT: dict[str, object] = {
+    "event": 196652,
+    "name": "MDC_EVT_HI",
+    "time_ms": 1000,
+    "received_ms": 1000,
+}
+
+
+def test_device_alerts_stand_beside_the_rows_and_come_back_as_they_were() -> None:
+    alert = DeviceAlert(196652, "MDC_EVT_HI", 1000, 2000, "start", "active", priority="high")
+    whole = columns.pack([Source("bed-01")], [], [(0, alert)])
+    assert len(whole) == 0
+    assert columns.decode(columns.encode(whole)).alerts == [(0, alert)]
+
+
 def one_row(**changes: object) -> bytes:
     whole = columns.pack([Source("bed-01")], [(0, Reading(0, 78.0, 1000, 1000))])
     return msgspec.msgpack.encode(msgspec.to_builtins(whole) | changes)
@@ -102,7 +117,16 @@ def one_row(**changes: object) -> bytes:
         {"sources": None},
         {"sources": [{}]},
         {"sources": [{"device": b"\xff"}]},
-        {"status": [6]},
+        {"status": [7]},
+        {"reason": [0, 0]},
+        {"reason": [9]},
+        {"alerts": [[1, ALERT]]},
+        {"alerts": [[0, ALERT | {"name": "Ada Ng"}]]},
+        {"alerts": [[0, ALERT | {"id": "a" * 65}]]},
+        {"alerts": [[0, ALERT | {"vital": 99}]]},
+        {"alerts": [[0, ALERT | {"time_ms": -1}]]},
+        {"alerts": [[0, ALERT | {"status": 7}]]},
+        {"alerts": [[0, ALERT]] * 2001},
         {"status": [-1]},
         {"site": [9]},
         {"channel": [-1]},

@@ -60,7 +60,7 @@ def test_every_limit_is_positive_and_says_its_unit() -> None:
     for name, value in named.items():
         assert value > 0, name
         assert re.search(
-            r"_(BYTES|S|MS|CHARS|FRAMES|READINGS|FIELDS|CONNECTIONS)(_MAX)?$", f"_{name}"
+            r"_(BYTES|S|MS|CHARS|FRAMES|READINGS|ALERTS|FIELDS|CONNECTIONS)(_MAX)?$", f"_{name}"
         ), name
 
 

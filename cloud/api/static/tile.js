@@ -2,7 +2,7 @@
 // age, counted from receipt on the gateway, is within the limits below. Wall clocks are for
 // display and are never subtracted; `t` below is performance.now().
 
-const OK = 0, QUESTIONABLE = 2, TEST = 3, CALIBRATION = 4, IMPLAUSIBLE = 5;
+const OK = 0, QUESTIONABLE = 2, TEST = 3, CALIBRATION = 4, IMPLAUSIBLE = 5, ALARM_INHIBITED = 6;
 const LIVE_MS = 3000, STALE_MS = 10000, LOST_MS = 30000;
 const SPOT_LIVE_MS = 15 * 60000, SPOT_STALE_MS = 60 * 60000;
 const SPOT = new Set(["temperature", "nibp_systolic", "nibp_diastolic", "nibp_mean", "o2_flow", "consciousness"]);
@@ -128,6 +128,7 @@ export class Bed {
     } else {
       set(cell.num, text);
       if (j.v.s === QUESTIONABLE) note = "? doubtful";
+      else if (j.v.s === ALARM_INHIBITED) note = "alarms off at bed";
       else if (j.v.s === TEST) note = "TEST";
       else if (j.v.s === CALIBRATION) note = "CALIBRATION";
       if (j.age === "ageing") note = ageText(j.ms);

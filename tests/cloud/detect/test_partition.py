@@ -13,6 +13,7 @@ from cloud.fhir.ids import parse_observation_id
 from cloud.records import AlertEvent, SamplesRecord, encode
 from tests.cloud.detect.records_of import EDGE, EPOCH, T0, reading, record, subject_in, ward
 from vitals.columns import Source, pack
+from vitals.reading import DeviceAlert
 
 READY = ready(DEFAULT)
 SUBJECT = subject_in(3)
@@ -184,3 +185,11 @@ def test_an_alert_lies_under_subject_and_episode() -> None:
     message = alert_message(alert)
     assert message.key == f"{SUBJECT}/{alert.episode}".encode()
     assert msgspec.json.decode(message.value, type=AlertEvent) == alert
+
+
+def test_a_frame_of_device_alerts_alone_is_seen_once_and_makes_nothing() -> None:
+    alone = record(3, [])
+    alone.columns.sources.append(Source("0" * 32, SUBJECT))
+    alone.columns.alerts.append((0, DeviceAlert(196652, "MDC_EVT_HI", T0, T0)))
+    made = fed(Partition(3), [alone, alone])
+    assert made == [Made([], [], 0, duplicate=False), Made([], [], 0, duplicate=True)]

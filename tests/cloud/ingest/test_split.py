@@ -7,7 +7,7 @@ from cloud.ingest.split import Pseudonyms, associations, split
 from vitals import columns as columns_
 from vitals.columns import Source, pack
 from vitals.pseudonym import device_id, device_subject, patient_subject
-from vitals.reading import Patient, Reading
+from vitals.reading import DeviceAlert, Patient, Reading
 from vitals.topics import partition_of
 
 KEY = b"k" * 32
@@ -26,10 +26,11 @@ readings = st.builds(
     value=st.none() | st.integers(0, 400).map(float),
     time_ms=st.integers(NOW - 10**9, NOW),
     received_ms=st.integers(NOW - 10**6, NOW),
-    status=st.integers(0, 5),
+    status=st.integers(0, 6),
     site=st.integers(0, 8),
     channel=st.integers(0, 3),
     time_source=st.integers(0, 2),
+    reason=st.integers(0, 8),
 )
 
 
@@ -94,3 +95,29 @@ def test_an_association_is_as_new_as_the_last_row_of_its_source() -> None:
     rows = [(0, Reading(0, 1.0, NOW, NOW + 5)), (0, Reading(0, 1.0, NOW, NOW + 3))]
     found = associations("e", pack(sources, rows), Pseudonyms(KEY), NOW + 9)
     assert [a.time_ms for a in found] == [NOW + 5, NOW + 9]  # the second has no rows at all
+
+
+@given(wards(), st.lists(st.integers(0, 11), max_size=6))
+def test_every_device_alert_follows_its_source_alone_or_beside_rows(
+    ward: Ward, sources: list[int]
+) -> None:
+    alerts = [
+        (at % len(ward.sources), DeviceAlert(196652, "MDC_EVT_HI", NOW + nth, NOW))
+        for nth, at in enumerate(sources)
+    ]
+    pseudonyms = Pseudonyms(KEY)
+    expected = []
+    for at, alert in alerts:
+        source = ward.sources[at]
+        mrn = source.patient.mrn if source.patient else ""
+        subject, device = pseudonyms.of("e", source.device, mrn)
+        expected.append((partition_of(subject), subject, device, alert))
+    parts = split("e", pack(ward.sources, ward.rows, alerts), pseudonyms)
+    got = [
+        (partition, part.sources[at].subject, part.sources[at].device, alert)
+        for partition, part in parts.items()
+        for at, alert in part.alerts
+    ]
+    assert sorted(got, key=lambda one: one[3].time_ms) == expected
+    for part in parts.values():
+        columns_.check(part)
