@@ -7,15 +7,15 @@ unassociated reading than one in the wrong record.
 
 import re
 from collections.abc import Iterator
-from datetime import tzinfo
 from typing import Final
 
 from edge import normalize
+from edge.admission import Caller
 from edge.decode_line import Said, decode
 from edge.entry import Answer, Entry, accepted, rejection
 from edge.lines import LineReader, Oversize
 from edge.refusal import Reason, Refuse, Refused
-from edge.skew import Skews
+from edge.setting import Setting
 from vitals import limits
 from vitals.columns import Source
 from vitals.reading import Patient
@@ -40,17 +40,15 @@ def _refusal(refused: Refused) -> Answer:
 class LineTalk:
     """One connection's reader, named device and patient. Feed `receive`, end with `leave`."""
 
-    __slots__ = ("_address", "_lines", "_replies", "_skews", "_source", "_ward", "_zone")
+    __slots__ = ("_caller", "_lines", "_replies", "_setting", "_source")
 
-    def __init__(self, address: str, ward: str, zone: tzinfo, skews: Skews) -> None:
-        """Take the caller's address without port; it names the device until the device does."""
-        self._address = address
-        self._ward = ward
-        self._zone = zone
-        self._skews = skews
+    def __init__(self, caller: Caller, setting: Setting) -> None:
+        """Take the caller; its address names the device until the device does."""
+        self._caller = caller
+        self._setting = setting
         self._lines = LineReader()
         self._replies = False
-        self._source = Source(f"addr-{address}")
+        self._source = Source(f"addr-{caller.address}")
 
     def receive(self, data: bytes, received_ms: int) -> Iterator[Entry]:
         """Yield one entry a complete line; blank lines yield none."""
@@ -82,7 +80,7 @@ class LineTalk:
 
     def _take(self, said: Said, line: bytes, received_ms: int) -> Entry:
         try:
-            moment = None if said.time is None else normalize.to_ms(said.time, self._zone)
+            moment = None if said.time is None else normalize.to_ms(said.time, self._setting.zone)
             readings = normalize.readings(said.measures, moment, received_ms, said.status)
         except Refuse as refuse:
             return self._refuse(refuse.refused, line, len(line), received_ms)
@@ -90,7 +88,7 @@ class LineTalk:
             self._replies = said.reply
         if said.device is not None or said.patient:
             self._source = self._attach(said)
-        readings = self._skews.date(self._source.device, readings)
+        readings = self._setting.skews.date(self._source.device, readings)
         return accepted(self._source, readings, _ok if self._replies else None)
 
     def _attach(self, said: Said) -> Source:
@@ -103,13 +101,13 @@ class LineTalk:
         fields = {name: getattr(patient, name) for name in patient.__struct_fields__} | mentioned
         if not any(fields.values()):
             return Source(device)
-        fields["ward"] = fields["ward"] or self._ward
+        fields["ward"] = fields["ward"] or self._setting.ward
         return Source(device, patient=Patient(**fields))
 
     def _refuse(self, refused: Refused, raw: bytes, raw_bytes: int, received_ms: int) -> Entry:
         said_by = self._source.device
         if raw_bytes > len(raw) or _NAMES_SOMEONE.search(raw):
-            self._source = Source(f"addr-{self._address}")
+            self._source = Source(f"addr-{self._caller.address}")
         if _ASKS_REPLY.search(raw):
             self._replies = True
         reject = rejection(refused, said_by, raw, raw_bytes, received_ms)

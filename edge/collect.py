@@ -24,7 +24,7 @@ from edge.config import Config
 from edge.entry import Entry
 from edge.hl7_talk import Hl7Talk
 from edge.refusal import Reason, Refuse
-from edge.skew import Skews
+from edge.setting import Setting
 from healthsync.runtime.log import Log
 from vitals import limits
 
@@ -101,7 +101,7 @@ class Collector:
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
         """Open the epoll set; ``clock`` gives seconds for half lines and silence."""
-        self._ward, self._zone = config.ward, config.zone
+        self.setting = Setting(config.ward, config.zone, config.admission)
         self._connections_max = config.connections_max
         self._committer, self._log, self._now_ms, self._clock = committer, log, now_ms, clock
         self._epoll = select.epoll()
@@ -109,7 +109,7 @@ class Collector:
         self._connections: dict[int, _Connection] = {}
         self._resting: list[_Listener] = []
         self._devices: OrderedDict[str, int] = OrderedDict()
-        self.skews = Skews()
+        self.skews = self.setting.skews
         committer.released = self.release
 
     def listen(self, kind: Kind, host: str, port: int, *, proxied: bool = False) -> int:
@@ -198,7 +198,7 @@ class Collector:
 
     def _talk(self, kind: Kind, address: str) -> LineTalk | Hl7Talk:
         make = LineTalk if kind == "line" else Hl7Talk
-        return make(address.removeprefix("::ffff:"), self._ward, self._zone, self.skews)
+        return make(self.setting.admission.caller(address.removeprefix("::ffff:")), self.setting)
 
     def _read(self, connection: _Connection, received_ms: int, now: float) -> None:
         try:

@@ -4,6 +4,7 @@ Law: configuration never touches the spool's content; a wrong file is refused wh
 key and the next step, before anything is opened.
 """
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -12,6 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
+from edge.admission import Admission
 from healthsync.runtime import config as files
 from vitals import limits
 from vitals.errors import ConfigError
@@ -20,6 +22,17 @@ from vitals.ports import BY_NAME
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 _EDGE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
 PUBLIC_KEY_BYTES: Final = 32
+
+
+class Known(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who is no stranger; one listing is enough."""
+
+    addresses: tuple[str, ...] = ()
+    """Addresses or networks, as 10.20.0.0/16."""
+    devices: tuple[str, ...] = ()
+    """Device names; ``*`` and ``?`` are wildcards."""
+    certificates: tuple[str, ...] = ()
+    """Common names of client certificates, on the TLS ports."""
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -52,11 +65,37 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     )
     spool_full: Literal["drop-oldest-backlog", "refuse"] = "drop-oldest-backlog"
     """What gives way when the quota is reached: the oldest unsent frames, or the new input."""
+    spool_age_max_days: Annotated[float, msgspec.Meta(gt=0, le=3650)] = 30.0
+    """Frames older than this are dropped under drop-oldest-backlog; under refuse they are kept."""
+    quarantine_bytes_max: Annotated[int, msgspec.Meta(ge=limits.FRAME_BYTES_MAX)] = (
+        limits.QUARANTINE_BYTES_MAX
+    )
+    """Quota of refused input, apart from the readings': garbage never pushes out a reading."""
+    unknown_devices: Literal["accept", "quarantine", "refuse"] = "accept"
+    """What happens to a caller of whom nothing is listed in ``known``."""
+    known: Known = Known()
+    hl7_map: str = ""
+    """File with a vendor's local codes (edge/HL7.md), or empty."""
+    control_socket: str = ""
+    """Unix socket of the technician's commands; empty: ``control.sock`` in the state directory."""
 
     @property
     def spool_path(self) -> Path:
         """Return where the spool lies."""
         return Path(self.state_dir) / "spool.db"
+
+    @property
+    def control_path(self) -> Path:
+        """Return where the control socket lies."""
+        return Path(self.control_socket or Path(self.state_dir) / "control.sock")
+
+    @property
+    def admission(self) -> Admission:
+        """Return the policy for unknown devices; `load` has checked its addresses."""
+        networks = [ipaddress.ip_network(one, strict=False) for one in self.known.addresses]
+        return Admission(
+            self.unknown_devices, networks, self.known.devices, self.known.certificates
+        )
 
     @property
     def zone(self) -> ZoneInfo:
@@ -73,6 +112,17 @@ def load(path: Path) -> Config:
         ZoneInfo(config.site_zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ConfigError(f"{path}: site_zone is no IANA zone; write one like UTC") from None
+    try:
+        config.admission  # noqa: B018 - reads the addresses
+    except ValueError:
+        raise ConfigError(
+            f"{path}: known.addresses must be addresses or networks, as 10.20.0.0/16"
+        ) from None
+    if config.unknown_devices != "accept" and config.known == Known():
+        raise ConfigError(
+            f"{path}: unknown_devices = {config.unknown_devices!r} with nothing in [known] takes"
+            " no device at all; list addresses, devices or certificates"
+        )
     named = {
         name: getattr(config, name)
         for name in (

@@ -12,7 +12,7 @@ import msgspec
 from edge.refusal import Reason, Refused
 from vitals import limits
 from vitals.columns import Source
-from vitals.reading import Reading, Rejected
+from vitals.reading import DeviceAlert, Reading, Rejected
 
 Answer = Callable[[Reason | None], bytes]
 """Makes the reply: None when the entry is durable, else why nothing was kept."""
@@ -34,6 +34,10 @@ class Entry(msgspec.Struct):
     connection: object = None
     ignored: int = 0
     """OBX that are no vital sign known here."""
+    alerts: tuple[DeviceAlert, ...] = ()
+    """Alarms that the device raised itself; they travel beside its readings."""
+    turned_away: bool = False
+    """Refused by the admission policy: answered and counted, nothing of it is kept."""
 
 
 def accepted(source: Source, readings: tuple[Reading, ...], answer: Answer | None) -> Entry:

@@ -6,15 +6,15 @@ message's.
 """
 
 from collections.abc import Iterator
-from datetime import tzinfo
 from itertools import count
 from typing import Final
 
 from edge import hl7
+from edge.admission import Caller
 from edge.entry import Answer, Entry, accepted, rejection
 from edge.mllp import Junk, MllpReader, Oversize, block
 from edge.refusal import Reason, Refused
-from edge.skew import Skews
+from edge.setting import Setting
 from vitals import limits
 from vitals.columns import Source
 
@@ -25,12 +25,11 @@ _own_ids: Final = count(1)
 class Hl7Talk:
     """One connection's reader. Feed `receive`, end with `leave`."""
 
-    __slots__ = ("_address", "_reader", "_skews", "_ward", "_zone")
+    __slots__ = ("_caller", "_reader", "_setting")
 
-    def __init__(self, address: str, ward: str, zone: tzinfo, skews: Skews) -> None:
-        """Take the caller's address without port: names the device if the message does not."""
-        self._address, self._ward, self._zone = address, ward, zone
-        self._skews = skews
+    def __init__(self, caller: Caller, setting: Setting) -> None:
+        """Take the caller: its address names the device if the message does not."""
+        self._caller, self._setting = caller, setting
         self._reader = MllpReader()
 
     def receive(self, data: bytes, received_ms: int) -> Iterator[Entry]:
@@ -57,12 +56,12 @@ class Hl7Talk:
 
     def _junk(self, junk: Junk, received_ms: int) -> Entry:
         refused = Refused(Reason.HL7_FRAMING, "", "send each message as 0x0B message 0x1C 0x0D")
-        device = f"addr-{self._address}"
+        device = f"addr-{self._caller.address}"
         reject = rejection(refused, device, junk.head, junk.total_bytes, received_ms)
         return Entry(None, (), (reject,), len(reject.raw), message=True)
 
     def _refuse(self, refused: Refused, raw: bytes, raw_bytes: int, received_ms: int) -> Entry:
-        device = f"addr-{self._address}"
+        device = f"addr-{self._caller.address}"
         reject = rejection(refused, device, raw, raw_bytes, received_ms)
         known = hl7.envelope(raw)
         answer = _answer(known, refused, received_ms)
@@ -70,11 +69,13 @@ class Hl7Talk:
 
     def _message(self, raw: bytes, received_ms: int) -> Entry:
         known = hl7.envelope(raw)
-        report = hl7.decode(raw, known, self._address, self._ward, self._zone, received_ms)
+        report = hl7.decode(
+            raw, known, self._caller.address, self._setting.ward, self._setting.zone, received_ms
+        )
         if isinstance(report, Refused):
             return self._refuse(report, raw, len(raw), received_ms)
         source = Source(report.device, patient=report.patient)
-        readings = self._skews.date(report.device, report.readings)
+        readings = self._setting.skews.date(report.device, report.readings)
         entry = accepted(source, readings, _answer(known, None, received_ms))
         entry.message, entry.ignored = True, report.ignored
         if report.refused:

@@ -57,6 +57,9 @@ QUARANTINE_RAW_BYTES_MAX: Final = 64 * 1024
 # Default quota of the spool on disk.
 SPOOL_BYTES_MAX: Final = 4 * 1024**3
 
+# Default quota of refused input: weeks of one badly set monitor, an hour of a flood of garbage.
+QUARANTINE_BYTES_MAX: Final = 256 * 1024**2
+
 # No time of measurement lies further ahead of its arrival: an edge puts its own in its place
 # (earlier where it trusts its clock, edge/skew.py), detect draws it back.
 FUTURE_MS_MAX: Final = 120_000

@@ -2,10 +2,11 @@
 
 from zoneinfo import ZoneInfo
 
+from edge.admission import Caller
 from edge.bedside import LineTalk
 from edge.entry import Entry
 from edge.refusal import Reason
-from edge.skew import Skews
+from edge.setting import Setting
 from vitals.columns import Source
 from vitals.reading import Patient
 
@@ -15,7 +16,7 @@ ADDRESS = Source("addr-10.0.0.9")
 
 class Bed:
     def __init__(self, ward: str = "") -> None:
-        self.talk = LineTalk("10.0.0.9", ward, ZoneInfo("UTC"), Skews())
+        self.talk = LineTalk(Caller("10.0.0.9"), Setting(ward, ZoneInfo("UTC")))
 
     def says(self, *lines: str) -> list[Entry]:
         return list(self.talk.receive("".join(f"{line}\n" for line in lines).encode(), NOW))

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge import hl7
+from edge.admission import Caller
 from edge.entry import Entry
 from edge.hl7_talk import Hl7Talk
 from edge.mllp import block
 from edge.refusal import Reason, Refused
-from edge.skew import Skews
+from edge.setting import Setting
 from vitals.codes import VITALS, Site, Status, TimeSource
 from vitals.reading import Patient
 
@@ -194,7 +195,7 @@ def test_what_is_refused_whole(raw: bytes, reason: Reason) -> None:
 
 def _codes(modes: str, raw: bytes | None = None, failure: Reason | None = None) -> list[str]:
     message = raw or _message(*GOOD, msh=f"|MSG1|P|2.6|||{modes}")
-    (entry,) = Hl7Talk("10.0.0.9", "", UTC, Skews()).receive(block(message), NOW)
+    (entry,) = Hl7Talk(Caller("10.0.0.9"), Setting("", UTC)).receive(block(message), NOW)
     if entry.answer is None:
         return []
     answers = entry.answer(failure).split(b"\x0b")[1:]
@@ -227,7 +228,7 @@ def test_a_type_not_taken_is_rejected_not_failed() -> None:
 
 def test_an_error_says_why_without_saying_who() -> None:
     raw = _message("PID|||SECRET||SECRET", "OBR|1", _obx("147842", "SECRET", "264864"))
-    (entry,) = Hl7Talk("10.0.0.9", "", UTC, Skews()).receive(block(raw), NOW)
+    (entry,) = Hl7Talk(Caller("10.0.0.9"), Setting("", UTC)).receive(block(raw), NOW)
     assert entry.answer is not None
     answer = entry.answer(None)
     assert b"\rERR|||102^Data type error^HL70357|E||||bad-number heart_rate: " in answer
@@ -237,7 +238,9 @@ def test_an_error_says_why_without_saying_who() -> None:
 def test_each_of_two_messages_is_answered_for_itself() -> None:
     bad = _message("OBR|1", msh="|BAD1|P|2.6")
     entries = list(
-        Hl7Talk("10.0.0.9", "", UTC, Skews()).receive(block(bad) + block(_message(*GOOD)), NOW)
+        Hl7Talk(Caller("10.0.0.9"), Setting("", UTC)).receive(
+            block(bad) + block(_message(*GOOD)), NOW
+        )
     )
     said = [entry.answer(None) for entry in entries if entry.answer]
     assert b"MSA|AE|BAD1" in said[0]
@@ -246,7 +249,7 @@ def test_each_of_two_messages_is_answered_for_itself() -> None:
 
 
 def test_bytes_that_are_no_message_get_no_answer() -> None:
-    talk = Hl7Talk("10.0.0.9", "", UTC, Skews())
+    talk = Hl7Talk(Caller("10.0.0.9"), Setting("", UTC))
     entries: list[Entry] = list(talk.receive(b"GET / HTTP/1.1\r\n" + block(b"nonsense"), NOW))
     assert [entry.rejected[0].reason for entry in entries] == ["hl7-framing", "hl7-no-msh"]
     assert entries[0].answer is None
@@ -262,7 +265,7 @@ _files = sorted(path.read_bytes() for path in DATA.glob("*.hl7*"))
 def test_damaged_messages_are_answered_never_raised(
     raw: bytes, at: int, noise: bytes, cut: int
 ) -> None:
-    for entry in Hl7Talk("a", "", UTC, Skews()).receive(
+    for entry in Hl7Talk(Caller("a"), Setting("", UTC)).receive(
         block(raw[:at] + noise + raw[at + cut :]), NOW
     ):
         if entry.answer is not None:

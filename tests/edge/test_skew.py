@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.admission import Caller
 from edge.bedside import LineTalk
 from edge.hl7_talk import Hl7Talk
 from edge.mllp import block
+from edge.setting import Setting
 from edge.skew import (
     DRIFT_MS,
     GATEWAY_OFF_MS_MAX,
@@ -373,7 +375,7 @@ def test_a_slow_monitors_lines_are_live_although_it_hangs_up_in_between() -> Non
     skews, said = Skews(), list[Reading]()
     for second in range(60):
         if second % 20 == 0:
-            talk = LineTalk("10.0.0.9", "", ZoneInfo("UTC"), skews)
+            talk = LineTalk(Caller("10.0.0.9"), Setting("", ZoneInfo("UTC"), skews=skews))
         at = NOW + second * 1000
         line = f"device=bed-12 spo2=84 hr=120 time={_stamp(at - 10 * MINUTE)}\n"
         (entry,) = talk.receive(line.encode(), at + 40)
@@ -385,7 +387,7 @@ def test_a_slow_monitors_lines_are_live_although_it_hangs_up_in_between() -> Non
 
 def test_a_refused_line_tells_nothing_of_a_clock() -> None:
     skews = Skews()
-    talk = LineTalk("10.0.0.9", "", ZoneInfo("UTC"), skews)
+    talk = LineTalk(Caller("10.0.0.9"), Setting("", ZoneInfo("UTC"), skews=skews))
     for at in range(NOW, NOW + 10_000, 1000):
         list(talk.receive(f"hr=1kPa time={_stamp(at - 10 * MINUTE)}\n".encode(), at))
     assert len(skews) == 0
@@ -393,7 +395,7 @@ def test_a_refused_line_tells_nothing_of_a_clock() -> None:
 
 def test_a_line_that_names_another_device_tells_of_that_ones_clock() -> None:
     skews = Skews()
-    talk = LineTalk("10.0.0.9", "", ZoneInfo("UTC"), skews)
+    talk = LineTalk(Caller("10.0.0.9"), Setting("", ZoneInfo("UTC"), skews=skews))
     for at in range(NOW, NOW + 10_000, 1000):
         for name, slow_ms in (("a", 10 * MINUTE), ("b", 0)):
             line = f"device={name} hr=78 time={_stamp(at - slow_ms)}\n"
@@ -415,7 +417,7 @@ def test_an_hl7_sender_with_a_connection_a_message_is_corrected() -> None:
                 "",
             )
         )
-        talk = Hl7Talk("10.0.0.9", "", ZoneInfo("UTC"), skews)
+        talk = Hl7Talk(Caller("10.0.0.9"), Setting("", ZoneInfo("UTC"), skews=skews))
         (entry,) = talk.receive(block(raw.encode()), at + 300)
         said += entry.readings
     assert [r.time_source for r in said] == [RECEIVED] * 2 + [CORRECTED] * 4

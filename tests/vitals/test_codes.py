@@ -4,7 +4,6 @@ import pytest
 
 from vitals import codes, columns
 from vitals.codes import (
-    Absence,
     BY_ALIAS,
     BY_MDC,
     BY_NAME,
@@ -12,6 +11,7 @@ from vitals.codes import (
     SITE_LOINC,
     SITE_MDC,
     VITALS,
+    Absence,
     Consciousness,
     Site,
     Status,
