@@ -165,7 +165,7 @@ class Status(IntEnum):
     CALIBRATION = 4
     """Device in calibration: never alarms."""
     IMPLAUSIBLE = 5
-    """Outside the table's range or a vendor's sentinel. ``value`` is None."""
+    """Outside the table's range. ``value`` is None."""
     ALARM_INHIBITED = 6
     """A real value whose alarms somebody has switched off at the device: shown, never rings."""
 

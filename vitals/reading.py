@@ -3,7 +3,9 @@
 import msgspec
 
 
-class Patient(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=False):
+class Patient(
+    msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=False, gc=False
+):
     """Who a device says it is attached to. Sealed everywhere but in memory."""
 
     mrn: str = ""
@@ -16,7 +18,7 @@ class Patient(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     ward: str = ""
 
 
-class Reading(msgspec.Struct, frozen=True):
+class Reading(msgspec.Struct, frozen=True, gc=False):
     """One value of one vital sign.
 
     ``time_ms`` is the best time of measurement and ``received_ms`` the gateway's own, both
@@ -39,14 +41,14 @@ class Reading(msgspec.Struct, frozen=True):
     """Why there is no value: an index of `vitals.codes.Absence`."""
 
 
-class DeviceAlert(msgspec.Struct, frozen=True, omit_defaults=True):
+class DeviceAlert(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One step of an alarm that a device raised itself (IHE PCD-04, OBR-4 MDC_EVT_ALARM).
 
     Coded parts only: no text of the device stands in it, so it may leave the seal of identity.
     """
 
     event: int
-    """MDC context-free code of what happened (196652 is MDC_EVT_HI), 0 when it has none."""
+    """MDC context-free code of what happened (196648 is MDC_EVT_HI), 0 when it has none."""
     name: str
     """MDC REFID of ``event``: capital letters, digits and underscores."""
     time_ms: int

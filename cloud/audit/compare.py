@@ -123,6 +123,10 @@ def _spool(found: _Findings, before: Spooled, after: Spooled, samples: Held) -> 
             f"the gateway's full spool dropped {after.readings_dropped} readings and"
             f" {after.rejects_dropped} rejected inputs, as its policy says"
         )
+    lost = after.readings_unsound + after.readings_lost
+    refused = after.rejects_unsound + after.rejects_lost
+    if lost or refused:
+        found.bad(f"a damaged spool lost {lost} readings and {refused} rejected inputs")
     if after != before:
         found.late("the gateway is still receiving")
 

@@ -20,9 +20,13 @@ class Spooled(msgspec.Struct):
     readings_spooled: int = 0
     readings_acked: int = 0
     readings_dropped: int = 0
+    readings_unsound: int = 0
+    readings_lost: int = 0
     rejects_spooled: int = 0
     rejects_acked: int = 0
     rejects_dropped: int = 0
+    rejects_unsound: int = 0
+    rejects_lost: int = 0
     frames_spooled: int = 0
     frames_acked: int = 0
     frames_dropped: int = 0

@@ -120,6 +120,12 @@ def test_more_in_kafka_than_was_ever_spooled_differs(case: Case) -> None:
     assert case.verdict == "differs"
 
 
+def test_what_a_damaged_spool_lost_is_wrong(case: Case) -> None:
+    case.before = case.after = spooled(readings_spooled=50, readings_lost=20, readings_unsound=1)
+    assert any("lost 21 readings" in text for text in case.line.findings)
+    assert case.verdict != "agrees"
+
+
 def test_what_the_spool_dropped_is_named_and_not_expected(case: Case) -> None:
     case.before = case.after = spooled(readings_spooled=50, readings_dropped=20, frames_dropped=2)
     assert case.verdict == "agrees"
