@@ -1,8 +1,9 @@
 r"""Cuts a stream of bytes into MLLP blocks (HL7 v2 transport, MLLP release 1).
 
 Law: sans-IO; a block is ``\x0b`` content ``\x1c`` ``\r``; never holds more than one message's
-limit. Line ends between blocks are tolerated, other bytes there are reported as junk, and a new
-``\x0b`` inside a block ends the cut-off one as junk: neither takes the following block with it.
+limit, and once over it only what quarantine keeps. Line ends between blocks are tolerated, other
+bytes there are reported as junk, and a new ``\x0b`` inside a block ends the cut-off one as junk:
+neither takes the following block with it. The ``\r`` is not waited for: some senders leave it out.
 """
 
 from collections import deque
@@ -43,64 +44,91 @@ class MllpReader:
         self._events: deque[bytes | Oversize | Junk] = deque()
 
     def _hold(self, data: bytes) -> None:
-        cap = self._max if self._inside else limits.QUARANTINE_RAW_BYTES_MAX
+        head_max = min(limits.QUARANTINE_RAW_BYTES_MAX, self._max)
         self._held_bytes += len(data)
-        room = cap - len(self._held)
+        if self._inside and self._held_bytes <= self._max:
+            self._held += data
+            return
+        room = head_max - len(self._held)
         if room > 0:
             self._held += data[:room]
+        elif room < 0:
+            del self._held[head_max:]  # over the limit now: no message any more
 
     def _drop(self) -> None:
-        self._held, self._held_bytes = bytearray(), 0
+        if self._held_bytes:
+            self._held, self._held_bytes = bytearray(), 0
 
     def _junk(self) -> None:
-        if self._held_bytes:
-            head = bytes(self._held[: limits.QUARANTINE_RAW_BYTES_MAX])
-            self._events.append(Junk(head, self._held_bytes))
+        half = self.half()
+        if half is not None:
+            self._events.append(half)
         self._drop()
 
     def receive(self, data: bytes) -> None:
-        """Take bytes as they came."""
-        while data:
+        """Take bytes as they came; each is looked at once, however many blocks they hold."""
+        at, size = 0, len(data)
+        start = end = -1  # the next mark of each kind; found anew once it lies behind
+        while at < size:
+            if start < at:
+                start = _find(data, START, at)
             if not self._inside:
-                before, start, data = data.partition(START)
-                if not self._held_bytes:
-                    before = before.lstrip(BETWEEN)
-                if before:
-                    self._hold(before)
-                if start:
+                self._between(data[at:start])
+                if start < size:
                     self._junk()
                     self._inside = True
+                at = start + 1
                 continue
-            content, end, rest = data.partition(END)
-            cut, restart, again = content.partition(START)
-            if restart:
-                self._hold(cut)
-                self._junk()
-                data = again + end + rest
-                continue
-            self._hold(content)
-            if end:
-                self._finish()
-            data = rest
+            if end < at:
+                end = _find(data, END, at)
+            stop = min(start, end)
+            if stop == size:
+                self._hold(data[at:])
+            elif stop == end:
+                self._finish(data[at:end])
+            else:
+                self._hold(data[at:start])
+                self._junk()  # cut off by the next one, which has begun
+            at = stop + 1
 
-    def _finish(self) -> None:
-        if self._held_bytes > self._max:
-            head = bytes(self._held[: limits.QUARANTINE_RAW_BYTES_MAX])
-            self._events.append(Oversize(head, self._held_bytes))
+    def _between(self, data: bytes) -> None:
+        if not self._held_bytes:
+            data = data.lstrip(BETWEEN)
+        if data:
+            self._hold(data)
+
+    def _finish(self, data: bytes) -> None:
+        if not self._held_bytes and len(data) <= self._max:
+            self._events.append(data)
         else:
-            self._events.append(bytes(self._held))
-        self._drop()
+            self._hold(data)
+            if self._held_bytes > self._max:
+                head = bytes(self._held[: limits.QUARANTINE_RAW_BYTES_MAX])
+                self._events.append(Oversize(head, self._held_bytes))
+            else:
+                self._events.append(bytes(self._held))
+            self._drop()
         self._inside = False
 
     def next_event(self) -> bytes | Oversize | Junk | None:
         """Return the next message without its framing, or what went wrong; None: need more."""
         return self._events.popleft() if self._events else None
 
+    def held_bytes(self) -> int:
+        """Return how many bytes are held of an unfinished block, its mark included, or of junk."""
+        return len(self._held) + self._inside
+
     def half(self) -> Junk | None:
         """Return what is held of an unfinished block or of junk, or None."""
         if not self._held_bytes:
             return None
         return Junk(bytes(self._held[: limits.QUARANTINE_RAW_BYTES_MAX]), self._held_bytes)
+
+
+def _find(data: bytes, mark: bytes, at: int) -> int:
+    """Return where a mark stands, or the end of the data."""
+    place = data.find(mark, at)
+    return len(data) if place < 0 else place
 
 
 def block(message: bytes) -> bytes:
