@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -18,7 +19,8 @@ from edge import metrics
 from edge.entry import Entry
 from edge.refusal import Reason
 from edge.seal import Sealed, Sealing
-from edge.spool import Held, Ranges, Spool, SpoolFull, Stored, is_damage, open_spool, set_aside
+from edge.spool import Held, Quota, Ranges, Spool, SpoolFull, Stored, is_damage, open_spool
+from edge.upkeep import Upkeep
 from healthsync.runtime.log import Log
 from vitals import limits
 from vitals.epoch import WrappedEpoch
@@ -34,8 +36,17 @@ IDLE_AFTER_S: Final = 0.1
 ACK_FLUSH_S: Final = 0.25
 """Acknowledgements wait this long for a commit to travel with before they get their own."""
 
-PENDING_BYTES_MAX: Final = 4 * 1024 * 1024
-"""Input waiting for the disk; beyond it the collector stops reading and TCP slows the senders."""
+ENTRY_BYTES: Final = 1200
+"""Of an entry in memory beside its content, measured: a refused HL7 message with its answer."""
+
+PENDING_BYTES_MAX: Final = 1024 * 1024
+"""Input in memory waiting for the disk; beyond it the collector stops reading and TCP slows the
+senders. Some 870 entries: one commit's work, so that whoever floods the gateway with the shortest
+input delays the others by tens of milliseconds and not by a second."""
+
+UPKEEP_S: Final = 1.0
+UPKEEP_BUSY_S: Final = 0.05
+"""Between two steps of upkeep, and while a salvage goes on: lines have the disk in between."""
 
 RETRY_PAUSE_S: Final = 0.05
 """Pause before the one retry of a transaction that the disk refused."""
@@ -70,55 +81,105 @@ class Committer:
     def __init__(
         self,
         path: Path,
-        bytes_max: int,
+        quota: Quota,
         sealing: Sealing,
         log: Log,
         now_ms: Callable[[], int],
-        *,
-        refuse_when_full: bool,
     ) -> None:
-        """Open the spool, setting a damaged one aside; raise sqlite3.Error if the disk fails."""
-        self._path, self._bytes_max, self._refuse = path, bytes_max, refuse_when_full
+        """Open the spool, setting a damaged one aside; a disk that fails is tried again later."""
+        self._path, self._quota = path, quota
         self._sealing, self._log, self._now_ms = sealing, log, now_ms
+        self.upkeep = Upkeep(path, sealing, log)
+        self._aside = ""
         self._spool = self._open()
         self._spool.begin(sealing.epoch)
         self._pending: list[Entry] = []
-        self._pending_bytes = 0
+        self._pending_bytes = self._held_bytes = 0
         self._counts: Counter[str] = Counter()
         self._acks: list[Ranges] = []
-        self._deleting = False
+        self._unsound: list[int] = []
+        self._suspected = False
+        self._sent: dict[str, int] | None = {}
+        self._deleting = self._upkeeping = False
         self._wake, self._full, self._room = trio.Event(), trio.Event(), trio.Event()
         self._flushed = trio.Event()
         self._stopping = False
         self._last_end = -IDLE_AFTER_S
+        self._waiting_since: float | None = None
+        self._upkeep_at = 0.0
         self._shown = ""
         self.released: Released = _nobody
         self.stored: Handover = _nobody
 
-    def _open(self) -> Spool:
+    def _open(self, after_id: int = 0, *, damaged: bool = False) -> Spool:
+        quota = self._quota
         spool, aside = open_spool(
-            self._path, self._bytes_max, self._now_ms(), refuse_when_full=self._refuse
+            self._path,
+            quota.bytes_max,
+            self._now_ms(),
+            refuse_when_full=quota.refuse,
+            quarantine_bytes_max=quota.quarantine_bytes_max,
+            age_ms_max=quota.age_ms_max,
+            after_id=after_id,
+            damaged=damaged,
         )
         if aside is not None:
             self._log.error("spool-damaged-set-aside", file=aside.name)
+            self._aside = aside.name
+        if not spool.is_open:
+            self._log.error("spool-waits-for-its-disk")
         return spool
+
+    def set_quota(self, quota: Quota) -> None:
+        """Change what the spool may hold; nothing stored is touched before the next commit."""
+        self._quota = self._spool.quota = quota
+
+    def suspect(self) -> None:
+        """A reader found the file damaged: set it aside before the next commit."""
+        self._suspected = True
+
+    def unsound(self, ids: list[int]) -> None:
+        """Take frames that a reader passed over; they are set apart with a coming transaction."""
+        self._unsound += ids
+
+    async def session_opens(self) -> None:
+        """Return when nothing is being folded; nothing will be until `session_ended`."""
+        self._sent = None
+        while self._upkeeping:
+            await self._flushed.wait()
+
+    def session_ended(self, sent: dict[str, int]) -> None:
+        """Take epoch -> highest sequence number that any session of this process ever sent."""
+        self._sent = sent
 
     @property
     def epoch(self) -> WrappedEpoch:
         """Return the running epoch; it has been stored."""
         return self._sealing.epoch
 
-    def submit(self, entry: Entry) -> None:
-        """Take one entry; never blocks. Await `room` before reading more input."""
-        self._pending.append(entry)
-        self._pending_bytes += entry.size + 1
-        self._wake.set()
+    def submit(self, entries: list[Entry]) -> None:
+        """Take entries; never blocks. Await `room` before reading more input.
+
+        Entries of one call share a transaction: they are kept together or not at all.
+        """
+        if not self._pending:
+            self._wake.set()
+            self._waiting_since = trio.current_time()
+        self._pending += entries
+        size = sum([entry.size for entry in entries])
+        self._pending_bytes += size
+        self._held_bytes += size + ENTRY_BYTES * len(entries)
         if self._pending_bytes >= limits.COMMIT_BYTES_MAX:
             self._full.set()
 
+    def stuck_s(self) -> float:
+        """Return how long the oldest input has waited for the disk; 0.0 when none waits."""
+        since = self._waiting_since
+        return 0.0 if since is None else max(0.0, trio.current_time() - since)
+
     async def room(self) -> None:
         """Return once little enough is pending."""
-        while self._pending_bytes > PENDING_BYTES_MAX:
+        while self._held_bytes > PENDING_BYTES_MAX:
             await self._room.wait()
 
     def acked(self, epoch: str, ranges: list[tuple[int, int]]) -> None:
@@ -148,12 +209,40 @@ class Committer:
                 self._wake = trio.Event()
                 if self._pending and not self._stopping:
                     await self._window()
-                if self._pending or self._acks:
+                if self._pending or self._acks or self._unsound:
                     await self._commit()
                 elif self._stopping:
                     return
+                if not self._stopping:
+                    await self._keep_up()
         finally:
-            self._spool.close()
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._end)
+
+    def _end(self) -> None:
+        with suppress(sqlite3.Error, OSError):
+            if self._spool.is_open:
+                self._spool.note_devices(self.upkeep.heard())
+        self._spool.close()
+
+    async def _keep_up(self) -> None:
+        now = trio.current_time()
+        if now < self._upkeep_at:
+            return
+        self._upkeeping = True
+        if self._suspected:
+            self._suspected = False
+            await trio.to_thread.run_sync(self._replace, self._now_ms())
+        more = await trio.to_thread.run_sync(
+            self.upkeep.step, self._spool, self._now_ms(), self._sent
+        )
+        self._upkeeping = False
+        self._upkeep_at = now + (UPKEEP_BUSY_S if more else UPKEEP_S)
+        self._tell_flushed()
+
+    def _tell_flushed(self) -> None:
+        self._flushed.set()
+        self._flushed = trio.Event()
 
     async def _window(self) -> None:
         idle = trio.current_time() - self._last_end > IDLE_AFTER_S
@@ -163,13 +252,16 @@ class Committer:
                 await self._full.wait()
 
     async def _commit(self) -> None:
-        entries, self._pending, self._pending_bytes = self._pending, [], 0
+        entries, self._pending = self._pending, []
+        self._pending_bytes = self._held_bytes = 0
         acks, self._acks = self._acks, []
+        unsound, self._unsound = self._unsound, []
         self._deleting = bool(acks)
-        outcome = await trio.to_thread.run_sync(self._work, entries, acks, self._now_ms())
+        outcome = await trio.to_thread.run_sync(self._work, entries, acks, self._now_ms(), unsound)
         self._acks = outcome.acks_left + self._acks
         self._deleting = False
         self._last_end = trio.current_time()
+        self._waiting_since = self._last_end if self._pending else None
         self._report(outcome)
         if outcome.stored is not None and outcome.stored.frames:
             self.stored(outcome.stored.frames, outcome.epoch)
@@ -177,8 +269,7 @@ class Committer:
             self.released(outcome.kept, None)
         if outcome.lost:
             self.released(outcome.lost, outcome.failure or Reason.SPOOL_FAILED)
-        self._flushed.set()
-        self._flushed = trio.Event()
+        self._tell_flushed()
         self._room.set()
         self._room = trio.Event()
 
@@ -210,7 +301,9 @@ class Committer:
 
     # -- in the worker thread -------------------------------------------------------------------
 
-    def _work(self, entries: list[Entry], acks: list[Ranges], now_ms: int) -> _Outcome:
+    def _work(
+        self, entries: list[Entry], acks: list[Ranges], now_ms: int, unsound: list[int]
+    ) -> _Outcome:
         began = time.perf_counter()
         kept, lost = entries, []
         stored, failure, aside, error_name = None, None, "", ""
@@ -220,14 +313,16 @@ class Committer:
             self._counts["refused_inputs"] += len(bad)
             counts = self._counts + _counts(kept, frames)
             try:
-                stored = self._spool.store(self._sealing.epoch, frames, counts, acks)
+                stored = self._spool.store(
+                    self._sealing.epoch, frames, counts, acks, now_ms, unsound
+                )
             except SpoolFull:
                 self._counts["refused_inputs"] += len(kept)
                 lost, kept, failure = lost + kept, [], Reason.SPOOL_FULL
             except sqlite3.Error as error:
                 error_name = getattr(error, "sqlite_errorname", type(error).__name__)
                 if is_damage(error) and not aside:
-                    aside, acks = self._replace(now_ms), []
+                    aside, acks, unsound = self._replace(now_ms), [], []
                 elif attempt:
                     self._counts["refused_inputs"] += len(kept)
                     lost, kept, failure = lost + kept, [], Reason.SPOOL_FAILED
@@ -235,7 +330,7 @@ class Committer:
                 else:
                     time.sleep(RETRY_PAUSE_S)
             else:
-                acks = []
+                acks, unsound = [], []
                 self._counts.clear()
                 break
         return _Outcome(
@@ -252,12 +347,13 @@ class Committer:
 
     def _replace(self, now_ms: int) -> str:
         """Set the damaged file aside and go on with a fresh one and a new epoch."""
+        after_id = self._spool.last_id
         self._spool.close()
         self._sealing.renew(now_ms)
-        aside = set_aside(self._path, now_ms).name
-        self._spool = self._open()
+        self._spool = self._open(after_id, damaged=True)
         self._spool.begin(self._sealing.epoch)
-        return aside
+        self.upkeep.damaged()
+        return self._aside
 
     def _seal(
         self, entries: list[Entry], now_ms: int
@@ -280,11 +376,20 @@ class Committer:
 
 def _counts(entries: list[Entry], frames: list[Sealed]) -> Counter[str]:
     counts: Counter[str] = Counter()
-    messages = sum(entry.message for entry in entries)
-    counts["received_messages"] = messages
-    counts["received_lines"] = len(entries) - messages
-    counts["rejected"] = sum(len(entry.rejected) for entry in entries)
-    counts["ignored_observations"] = sum(entry.ignored for entry in entries)
+    messages = lines = 0
+    for entry in entries:
+        if entry.message:
+            messages += 1
+        elif not entry.part:
+            lines += 1
+        if entry.rejected or entry.alerts or entry.ignored or entry.turned_away:
+            counts["ignored_observations"] += entry.ignored
+            counts["alerts_spooled"] += len(entry.alerts)
+            counts["turned_away"] += entry.turned_away
+            counts["rejected"] += len(entry.rejected)
+            for reject in entry.rejected:
+                counts[f"rejected:{reject.reason}"] += 1
+    counts["received_messages"], counts["received_lines"] = messages, lines
     counts["frames_spooled"] = len(frames)
     for frame in frames:
         lane = "rejects" if frame.lane == Lane.QUARANTINE else "readings"

@@ -5,7 +5,7 @@ sequence number, and one number under one key for two bodies would break the sea
 within the limits of readings and bytes whatever its entries hold.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from os import urandom
 from typing import Final
 
@@ -14,11 +14,14 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
 from edge.entry import Entry
 from vitals import columns, epoch, frame, limits
-from vitals.columns import Source
+from vitals.columns import Columns, Source
 from vitals.epoch import WrappedEpoch
-from vitals.frame import Header, Lane
-from vitals.reading import Reading, Rejected
+from vitals.frame import FrameOpener, Header, Lane
+from vitals.reading import DeviceAlert, Reading, Rejected
 from vitals.sealed import RandomBytes
+
+BODY_BYTES: Final = limits.COMMIT_BYTES_MAX
+"""A body over this is halved: what fills a window is meant to travel as one frame, not more."""
 
 _REJECT_BYTES: Final = 512
 """Upper estimate of a rejected entry's fields beside its raw input."""
@@ -36,53 +39,47 @@ class Sealed(msgspec.Struct, frozen=True):
     data: bytes
 
 
-def _source_bytes(source: Source) -> int:
-    patient = source.patient
-    texts = [source.device]
-    if patient is not None:
-        texts += [getattr(patient, name) for name in patient.__struct_fields__]
-    return 32 + sum(len(text.encode()) for text in texts)
+def _columns(entries: Sequence[Entry]) -> Columns:
+    """Return the readings and alerts of entries that have some, in their order.
 
-
-class Rows:
-    """Readings of one frame to be, with its sources."""
-
-    __slots__ = ("_index", "rows", "size")
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self._index: dict[Source, int] = {}
-        self.rows: list[tuple[int, Reading]] = []
-        self.size = 0
-
-    def add(self, source: Source, readings: tuple[Reading, ...], size: int) -> None:
-        """Take one entry's readings."""
-        at = self._index.get(source)
-        if at is None:
-            at = self._index[source] = len(self._index)
-            self.size += _source_bytes(source)
-        self.rows += [(at, reading) for reading in readings]
-        self.size += size
-
-    def body(self) -> bytes:
-        """Return the frame's body."""
-        return columns.encode(columns.pack(list(self._index), self.rows))
-
-
-def _live(entries: Iterable[Entry]) -> Iterator[Rows]:
-    rows = Rows()
+    Sources are told apart by identity: a connection hands over the same object until it names
+    somebody else, and hashing its texts for every line costs 1 µs. Equal ones stand twice.
+    """
+    at: dict[int, int] = {}
+    sources: list[Source] = []
+    source: list[int] = []
+    readings: list[Reading] = []
+    alerts: list[tuple[int, DeviceAlert]] = []
     for entry in entries:
-        if entry.source is None or not entry.readings:
-            continue
-        if rows.rows and (
-            rows.size + entry.size > limits.COMMIT_BYTES_MAX
-            or len(rows.rows) + len(entry.readings) > limits.FRAME_READINGS_MAX
-        ):
-            yield rows
-            rows = Rows()
-        rows.add(entry.source, entry.readings, entry.size)
-    if rows.rows:
-        yield rows
+        who, said = entry.source, entry.readings
+        place = at.get(id(who))
+        if place is None:
+            if who is None:
+                continue
+            place = at[id(who)] = len(sources)
+            sources.append(who)
+        readings += said
+        source += (place,) * len(said)
+        if entry.alerts:
+            alerts += [(place, alert) for alert in entry.alerts]
+    return columns.gather(sources, source, readings, alerts)
+
+
+def _bodies(entries: Sequence[Entry]) -> Iterator[tuple[Columns, bytes]]:
+    """Yield the content of frames, halved until each is within the limits."""
+    content = _columns(entries)
+    body = columns.encode(content)
+    small = (
+        len(body) <= BODY_BYTES
+        and len(content) <= limits.FRAME_READINGS_MAX
+        and len(content.alerts) <= limits.FRAME_ALERTS_MAX
+    )
+    if small or len(entries) == 1:
+        yield content, body
+        return
+    half = len(entries) // 2
+    yield from _bodies(entries[:half])
+    yield from _bodies(entries[half:])
 
 
 def _quarantine(entries: Iterable[Entry]) -> Iterator[list[Rejected]]:
@@ -100,6 +97,13 @@ def _quarantine(entries: Iterable[Entry]) -> Iterator[list[Rejected]]:
         yield rejects
 
 
+def _span(content: Columns) -> tuple[int, int]:
+    times = content.received_times_ms()
+    if content.alerts:
+        times += [alert.received_ms for _, alert in content.alerts]
+    return min(times), max(times)
+
+
 class Sealing:
     """The running epoch: its wrapped form, its sealer, its next sequence number."""
 
@@ -113,6 +117,7 @@ class Sealing:
     def _begin(self, now_ms: int) -> None:
         self.epoch: WrappedEpoch
         self.epoch, key = epoch.begin(self._edge, self._public, now_ms, self._random)
+        self._key = key
         self._sealer = frame.FrameSealer(key)
         self._seq = 0
 
@@ -127,21 +132,29 @@ class Sealing:
         spent = self._seq + 2 * len(entries) > limits.EPOCH_FRAMES_MAX
         if spent or not 0 <= age_s <= limits.EPOCH_S_MAX:
             self._begin(now_ms)
-        frames = []
-        for rows in _live(entries):
-            times = [reading.received_ms for _, reading in rows.rows]
-            frames.append(self._seal(Lane.LIVE, times, rows.body()))
+        kept = [entry for entry in entries if entry.readings or entry.alerts]
+        frames = [self._live(*made) for made in _bodies(kept)] if kept else []
         for rejects in _quarantine(entries):
             times = [reject.received_ms for reject in rejects]
-            frames.append(self._seal(Lane.QUARANTINE, times, frame.write_rejects(rejects)))
+            body = frame.write_rejects(rejects)
+            frames.append(self._seal(Lane.QUARANTINE, min(times), max(times), len(times), body))
         return frames
 
-    def _seal(self, lane: Lane, times: list[int], body: bytes) -> Sealed:
-        seq, first, last = self._seq, min(times), max(times)
+    def _live(self, content: Columns, body: bytes) -> Sealed:
+        return self._seal(Lane.LIVE, *_span(content), len(content), body)
+
+    def seal_folded(self, content: Columns) -> Sealed:
+        """Return one frame of the BACKLOG lane under the next sequence number."""
+        body = columns.encode(content)
+        return self._seal(Lane.BACKLOG, *_span(content), len(content), body)
+
+    def _seal(self, lane: Lane, first: int, last: int, count: int, body: bytes) -> Sealed:
+        seq = self._seq
         self._seq += 1
         of = self.epoch
-        header = Header(
-            frame.VERSION, of.edge, of.epoch, seq, of.key_id, lane, first, last, len(times)
-        )
-        data = self._sealer.seal(header, body)
-        return Sealed(of.epoch, seq, lane, first, last, len(times), data)
+        header = Header(frame.VERSION, of.edge, of.epoch, seq, of.key_id, lane, first, last, count)
+        return Sealed(of.epoch, seq, lane, first, last, count, self._sealer.seal(header, body))
+
+    def opener(self) -> FrameOpener:
+        """Return the opener of the running epoch's own frames, for folding stored ones."""
+        return FrameOpener(self._key)

@@ -18,7 +18,7 @@ import trio_websocket
 from edge import metrics
 from edge.commit import Committer
 from edge.outbox import Outbox
-from edge.spool import Backlog, Held
+from edge.spool import Backlog, Held, is_damage
 from healthsync import __version__
 from healthsync.runtime.log import Log
 from vitals import limits, session
@@ -85,6 +85,8 @@ class Uplink:
         self._told: set[str] = set()
         self._wake = trio.Event()
         self._heard = 0.0
+        self._sent: dict[str, int] = {}
+        """Epoch -> highest sequence number sent in any session: below it nothing is folded."""
         self.attempt = 0
         self.measured: Callable[[float], None] = _nobody
         """Called with the cloud's clock minus this one's, in milliseconds."""
@@ -113,7 +115,10 @@ class Uplink:
         try:
             await self._session()
         except* _OVER as group:
-            reasons += [_reason(error) for error in leaves(group)]
+            found = leaves(group)
+            reasons += [_reason(error) for error in found]
+            if any(isinstance(error, sqlite3.Error) and is_damage(error) for error in found):
+                self._committer.suspect()
         except* Exception as group:  # noqa: BLE001 - the reason is in the next line
             # A defect here ends a session, never the collection.
             for error in leaves(group):
@@ -122,15 +127,20 @@ class Uplink:
         return reasons[0] if reasons else "closed"
 
     async def _session(self) -> None:
+        with trio.fail_after(OPENING_S_MAX):
+            stream = await trio.open_tcp_stream(HOST, self._port)
+        try:
+            await self._committer.session_opens()
+            await self._with_backlog(stream)
+        finally:
+            self._committer.session_ended(self._sent)
+            # trio_websocket leaves its stream open when it is cancelled.
+            await trio.aclose_forcefully(stream)
+
+    async def _with_backlog(self, stream: trio.SocketStream) -> None:
         backlog = Backlog(self._spool)
         try:
-            with trio.fail_after(OPENING_S_MAX):
-                stream = await trio.open_tcp_stream(HOST, self._port)
-            try:
-                await self._over(stream, backlog)
-            finally:
-                # trio_websocket leaves its stream open when it is cancelled.
-                await trio.aclose_forcefully(stream)
+            await self._over(stream, backlog)
         finally:
             backlog.close()
 
@@ -206,6 +216,9 @@ class Uplink:
         # Apart from the heartbeat, whose send blocks when the peer does not read.
         while True:
             await trio.sleep(PING_S)
+            if self._committer.upkeep.salvaged:
+                self._committer.upkeep.salvaged = False
+                raise SessionError("salvaged frames are waiting; the session begins again")
             if trio.current_time() - self._heard > SILENCE_S_MAX:
                 raise SessionError(f"no message of ingest for {SILENCE_S_MAX:.0f} s")
 
@@ -220,6 +233,9 @@ class Uplink:
             frames = await trio.to_thread.run_sync(
                 backlog.after, wanted.after, wanted.last, wanted.bytes_max, wanted.count_max
             )
+            if backlog.unsound:
+                self._committer.unsound(backlog.unsound)
+                backlog.unsound = []
             self._outbox.read(wanted, frames)
             for frame in frames:
                 await self._send_live(websocket)
@@ -234,6 +250,7 @@ class Uplink:
         if frame.epoch not in self._told:
             self._told.add(frame.epoch)
             await websocket.send_message(session.encode(Epoch(self._epochs[frame.epoch])))
+        self._sent[frame.epoch] = max(frame.seq, self._sent.get(frame.epoch, -1))
         floor = self._outbox.sent(frame, backlog=backlog)
         await websocket.send_message(session.encode(Data(frame.data, floor)))
         metrics.FRAMES_SENT.labels("backlog" if backlog else "live").inc()

@@ -17,6 +17,7 @@ from edge.config import Config
 from edge.entry import Entry, accepted, rejection
 from edge.refusal import Reason, Refused
 from edge.seal import Sealing
+from edge.spool_quota import Quota
 from healthsync.runtime.log import Log
 from vitals.columns import Source
 from vitals.reading import Reading
@@ -51,11 +52,10 @@ class Gateway:
         self.now_s = 1000.0
         self.committer = Committer(
             self.path,
-            bytes_max,
+            Quota(bytes_max, refuse=refuse),
             Sealing("ward-1", PRIVATE.public_key(), NOW),
             self.log,
             lambda: NOW,
-            refuse_when_full=refuse,
         )
         self.collector = Collector(
             self.config, self.committer, self.log, lambda: NOW, lambda: self.now_s

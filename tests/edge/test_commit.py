@@ -41,7 +41,7 @@ class Watched:
     def run(self, *entries: Entry) -> None:
         async def main() -> None:
             for one in entries:
-                self.committer.submit(one)
+                self.committer.submit([one])
             self.committer.stop()
             await self.committer.run()
 
@@ -57,6 +57,7 @@ def test_what_arrives_together_is_one_frame_a_lane_and_one_transaction(tmp_path:
     assert counters == {
         "received_lines": 3,
         "rejected": 1,
+        "rejected:bad-number": 1,
         "frames_spooled": 2,
         "readings_spooled": 2,
         "rejects_spooled": 1,
@@ -102,12 +103,12 @@ def test_a_full_spool_refuses_in_words_and_recovers_by_itself(tmp_path: Path) ->
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watched.committer.run)
             for told in (1, 2):
-                watched.committer.submit(entry())
+                watched.committer.submit([entry()])
                 await until(lambda told=told: len(watched.told) == told)
             first = watched.stored[0]
             watched.committer.acked(first.epoch, [(first.seq, first.seq)])
             await watched.committer.flush_acks()
-            watched.committer.submit(entry())
+            watched.committer.submit([entry()])
             await until(lambda: len(watched.told) == 3)
             watched.committer.stop()
 
@@ -150,10 +151,10 @@ def test_a_disk_that_goes_on_failing_refuses_and_counts(
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watched.committer.run)
-            watched.committer.submit(entry())
+            watched.committer.submit([entry()])
             await until(lambda: watched.told)
             monkeypatch.setattr(spool, "store", store)  # room again
-            watched.committer.submit(entry())
+            watched.committer.submit([entry()])
             await until(lambda: len(watched.told) == 2)
             watched.committer.stop()
 
@@ -191,7 +192,7 @@ def test_input_waits_while_the_disk_is_behind(tmp_path: Path) -> None:
 
     async def main() -> None:
         for _ in range(70):
-            watched.committer.submit(reject(bytes(65_536)))
+            watched.committer.submit([reject(bytes(65_536))])
         assert watched.committer._pending_bytes > commit.PENDING_BYTES_MAX
         with trio.move_on_after(0.01) as waited:
             await watched.committer.room()

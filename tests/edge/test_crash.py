@@ -7,9 +7,8 @@ import time
 from pathlib import Path
 
 from edge.spool import Backlog
-from tests.edge.gateway import PRIVATE
 from tests.edge.ingest import Opener
-from tests.edge.process import Process
+from tests.edge.process import PRIVATE, Process
 from vitals.columns import Columns
 
 CALLERS = 4

@@ -34,15 +34,16 @@ def test_readings_and_refused_input_go_in_frames_of_one_sequence() -> None:
     assert rejects[0].raw == b"hr=x"
 
 
-def test_one_source_a_device_and_patient() -> None:
+def test_one_source_a_connection_and_patient() -> None:
     sealing, opener = _sealing()
     ada, other = Source("a", patient=Patient("M1")), Source("a", patient=Patient("M2"))
-    sources = [ada, other, Source("a", patient=Patient("M1"))]
+    again = Source("a", patient=Patient("M1"))  # of another connection
+    sources = [ada, other, ada, again]
     frames = sealing.seal([accepted(s, (reading(1),), None) for s in sources], NOW)
     _, body = opener.open(frames[0].data)
     assert isinstance(body, Columns)
-    assert body.sources == [ada, other]
-    assert body.source == [0, 1, 0]
+    assert body.sources == [ada, other, again]
+    assert body.source == [0, 1, 0, 2]
 
 
 def test_the_clear_part_of_a_frame_names_no_patient() -> None:

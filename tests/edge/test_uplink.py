@@ -37,7 +37,7 @@ class Ward:
     async def send(self, count: int = 1) -> None:
         """Commit ``count`` frames of one reading each."""
         for _ in range(count):
-            self.committer.submit(entry(self.sent))
+            self.committer.submit([entry(self.sent)])
             self.sent += 1
             await until(lambda: self.stored_rows() >= self.sent)
 
@@ -76,7 +76,7 @@ def test_what_was_stored_before_the_link_came_up_and_after_arrives_once(tmp_path
             await until(lambda: len(ward.ingest.frames) == 3)
             await ward.send(3)
             await until(lambda: len(ward.ingest.frames) == 6)
-            await until(lambda: ward.committer._spool._frames == 0)
+            await until(lambda: ward.committer._spool.frames == 0)
 
     ward.run(story)
     assert ward.values() == [0, 1, 2, 3, 4, 5]
@@ -94,10 +94,10 @@ def test_after_a_reconnect_only_unacknowledged_frames_go_again(tmp_path: Path) -
             await ward.send(5)
             await until(lambda: len(ward.ingest.frames) == 5)
             await ward.ingest.ack(ward.committer.epoch.epoch, [(0, 1), (3, 3)])
-            await until(lambda: ward.committer._spool._frames == 2)
+            await until(lambda: ward.committer._spool.frames == 2)
             await ward.ingest.websocket.aclose()
             ward.ingest.acking = True
-            await until(lambda: ward.committer._spool._frames == 0)
+            await until(lambda: ward.committer._spool.frames == 0)
 
     ward.run(story)
     assert [seq for _, seq, _ in ward.ingest.sessions[1]] == [2, 4]
@@ -117,7 +117,7 @@ def test_an_acknowledgement_of_frames_never_sent_deletes_nothing(tmp_path: Path)
             await ward.ingest.ack(ward.committer.epoch.epoch, [(0, 2**40)])
             await until(lambda: len(ward.ingest.frames) == 2)
             await ward.committer.flush_acks()
-            assert ward.committer._spool._frames == 2
+            assert ward.committer._spool.frames == 2
 
     ward.run(story)
 
@@ -168,7 +168,7 @@ def test_collection_goes_on_without_a_link_and_the_link_comes_back(tmp_path: Pat
         await ward.send(2)
         await until(lambda: link.attempt >= 2)
         async with serving(ward.ingest, port):
-            await until(lambda: ward.committer._spool._frames == 0, 8)
+            await until(lambda: ward.committer._spool.frames == 0, 8)
 
     ward.run(story)
     assert ward.values() == [0, 1]
