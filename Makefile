@@ -5,7 +5,7 @@ SECONDS ?=
 RUN_DIR ?= run/demo
 PYTHON := .venv/bin/python
 
-.PHONY: help setup demo check test test-all lock clean
+.PHONY: help setup demo check test test-all faults fuzz bench lock clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,7 +27,17 @@ check: setup ## Lint, types, import contracts, shell scripts
 test: setup ## All tests: units, the validator, and the real path on one machine
 	$(PYTHON) -m pytest
 
-test-all: check test ## Everything, the long suites too
+test-all: check test faults fuzz ## Everything, the long suites too
+
+faults: setup ## Power cuts at every sector, 30 kills, 5,000 idle connections
+	HEALTHSYNC_FAULT_BYTES=100000000 HEALTHSYNC_KILLS=30 HEALTHSYNC_IDLE_CONNECTIONS=5000 $(PYTHON) -m pytest tests/edge/test_power_cut.py \
+	  tests/edge/test_salvage.py tests/edge/test_salvage_pages.py tests/edge/test_hostile.py
+
+fuzz: setup ## A million damaged inputs for each device protocol
+	$(PYTHON) -m bench.fuzz
+
+bench: setup ## The gateway's numbers beside rsyslog's
+	$(PYTHON) -m bench.edge
 
 lock: setup ## Make the hash-locked requirement files anew
 	bash requirements/lock.sh

@@ -2,26 +2,67 @@
 
 Law: sans-IO. Readings go to the device and patient last named on this connection; whenever a
 line that was refused may have named others, nothing named before is believed any more: better an
-unassociated reading than one in the wrong record.
+unassociated reading than one in the wrong record. What a device says that the admission policy
+does not know is told from what the others say: it names nobody for them, and what follows without
+a name is still its own.
+
+A line of words that were seen before takes a short way (`edge.words`); every other one, and every
+refusal, the plain one. Both end in the same readings.
 """
 
 import re
-from collections.abc import Iterator
+from datetime import tzinfo
+from functools import lru_cache
 from typing import Final
+
+import msgspec
 
 from edge import normalize
 from edge.admission import Caller
-from edge.decode_line import Said, decode
+from edge.decode_line import Said, decode, moment
 from edge.entry import Answer, Entry, accepted, rejection
 from edge.lines import LineReader, Oversize
 from edge.refusal import Reason, Refuse, Refused
 from edge.setting import Setting
+from edge.words import Words
 from vitals import limits
+from vitals.codes import VITALS
 from vitals.columns import Source
 from vitals.reading import Patient
 
+PREFIX_BYTES_MAX: Final = 160
+"""Words of device and patient that are remembered as they were written: 10,000 connections hold
+1.6 MB of them at most; 90 bytes are common. Longer ones are read again each time."""
+
+TIMES_MAX: Final = 1024
+"""Times remembered, 200 KB: all devices of a ward write the same second."""
+
 _NAMES_SOMEONE: Final = re.compile(rb"device|mrn|name|dob|birth|sex|gender|bed|\\u", re.IGNORECASE)
 _ASKS_REPLY: Final = re.compile(rb'\breply"?\s*[=:]\s*"?(yes|true)\b', re.IGNORECASE)
+_NAMING: Final = re.compile(
+    r"(?:(?:device|mrn|name|dob|birth_date|sex|gender|bed|ward)="
+    r'(?:"(?:[^"\\]|\\["\\])*+"|[^\s,"]*+)[\s,]++)++',
+    re.IGNORECASE,
+)
+"""The words at a line's begin that name someone, with the separators after them."""
+
+_TOO_LONG: Final = Refused(Reason.TOO_LONG, "", f"at most {limits.LINE_BYTES_MAX} bytes a line")
+_HALF_LINE: Final = Refused(Reason.HALF_LINE, "", "end every line with a newline")
+_UNKNOWN: Final = Refused(
+    Reason.UNKNOWN_DEVICE, "device", "not listed at this gateway; have it listed under [known]"
+)
+
+_words: Final = Words()
+
+# A remembered prefix and known words can not be over the limit of fields: "bed= " is the shortest
+# field that names, each vital sign stands in known words once, and then there is a time.
+assert PREFIX_BYTES_MAX // len("bed= ") + len(VITALS) + 1 <= limits.LINE_FIELDS_MAX  # noqa: S101
+
+
+@lru_cache(maxsize=TIMES_MAX)
+def _said_ms(text: str, zone: tzinfo) -> int:
+    """Return a device's time in milliseconds; raise Refuse."""
+    return normalize.to_ms(moment(text), zone)
 
 
 def _ok(failure: Reason | None) -> bytes:
@@ -37,79 +78,200 @@ def _refusal(refused: Refused) -> Answer:
     return answer
 
 
+def reply(entry: Entry) -> bytes:
+    """Return the answer to a line that was kept, asked for or not."""
+    if not entry.rejected:
+        return _ok(None)
+    first = entry.rejected[0]
+    return _refusal(Refused(Reason(first.reason), first.field, first.detail))(None)
+
+
 class LineTalk:
     """One connection's reader, named device and patient. Feed `receive`, end with `leave`."""
 
-    __slots__ = ("_caller", "_lines", "_replies", "_setting", "_source")
+    __slots__ = (
+        "_admission",
+        "_admitted",
+        "_caller",
+        "_lines",
+        "_prefix",
+        "_replies",
+        "_setting",
+        "_source",
+        "_stranger",
+        "_ward",
+        "_ward_filled",
+    )
 
     def __init__(self, caller: Caller, setting: Setting) -> None:
-        """Take the caller; its address names the device until the device does."""
-        self._caller = caller
-        self._setting = setting
+        """Take the caller: its address names the device until the device does itself."""
+        self._caller, self._setting = caller, setting
+        self._admission = setting.admission
         self._lines = LineReader()
         self._replies = False
-        self._source = Source(f"addr-{caller.address}")
+        self._stranger: str | None = None
+        """Name of the device that spoke last, when the policy does not know it."""
+        self._nobody()
 
-    def receive(self, data: bytes, received_ms: int) -> Iterator[Entry]:
-        """Yield one entry a complete line; blank lines yield none."""
-        self._lines.receive(data)
-        next_event = self._lines.next_event
-        while (event := next_event()) is not None:
-            if isinstance(event, Oversize):
-                detail = f"at most {limits.LINE_BYTES_MAX} bytes a line"
-                refused = Refused(Reason.TOO_LONG, "", detail)
-                yield self._refuse(refused, event.head, event.total_bytes, received_ms)
+    def receive(self, data: bytes, received_ms: int) -> list[Entry]:
+        """Return one entry a complete line; blank lines make none."""
+        setting = self._setting
+        if setting.admission is not self._admission or setting.ward != self._ward:
+            self._reread()
+        entries = []
+        for line in self._lines.receive(data):
+            if isinstance(line, Oversize):
+                entries.append(self._refuse(_TOO_LONG, line.head, line.total_bytes, received_ms))
                 continue
-            said = decode(event)
-            if isinstance(said, Said):
-                yield self._take(said, event, received_ms)
-            elif said is not None:
-                yield self._refuse(said, event, len(event), received_ms)
+            entry = self._quick(line, received_ms) or self._plain(line, received_ms)
+            if entry is not None:
+                entries.append(entry)
+        return entries
+
+    def held_bytes(self) -> int:
+        """Return how many bytes are held of something unfinished: the collector bounds them all."""
+        return self._lines.held_bytes()
 
     def half(self) -> bool:
         """Tell whether a line has begun and not ended."""
-        return self._lines.half() is not None
+        return self._lines.held_bytes() > 0
 
     def leave(self, received_ms: int) -> Entry | None:
         """Return the unfinished line as refused input, or None; the connection is over."""
         half = self._lines.half()
         if half is None:
             return None
-        refused = Refused(Reason.HALF_LINE, "", "end every line with a newline")
-        return self._refuse(refused, half.head, half.total_bytes, received_ms)
+        return self._refuse(_HALF_LINE, half.head, half.total_bytes, received_ms)
 
-    def _take(self, said: Said, line: bytes, received_ms: int) -> Entry:
+    # -- what a line means ----------------------------------------------------------------------
+
+    def _quick(self, line: bytes, received_ms: int) -> Entry | None:
+        """Return the entry of a line of known words; None leaves it to `_plain`."""
+        if not self._admitted or line[:1] == b"{":
+            return None
         try:
-            moment = None if said.time is None else normalize.to_ms(said.time, self._setting.zone)
-            readings = normalize.readings(said.measures, moment, received_ms, said.status)
+            read = _words.read(line.removeprefix(self._prefix).decode())
+            if read is None:
+                return None
+            rows, time = read
+            if not rows:
+                return None
+            if not time:
+                readings = normalize.timed(rows, None, received_ms)
+            else:
+                readings = normalize.timed(rows, _said_ms(time, self._setting.zone), received_ms)
+                readings = self._setting.skews.date(self._source.device, readings)
+        except (UnicodeDecodeError, Refuse):
+            return None
+        return accepted(self._source, readings, _ok if self._replies else None)
+
+    def _plain(self, line: bytes, received_ms: int) -> Entry | None:
+        said = decode(line)
+        if said is None:
+            return None
+        if isinstance(said, Refused):
+            return self._refuse(said, line, len(line), received_ms)
+        device = self._device() if said.device is None else said.device
+        if not self._knows(device):
+            return self._turn_away(said, device, line, received_ms)
+        try:
+            device_ms = (
+                None if said.time is None else normalize.to_ms(said.time, self._setting.zone)
+            )
+            readings = normalize.readings(said.measures, device_ms, received_ms, said.status)
         except Refuse as refuse:
             return self._refuse(refuse.refused, line, len(line), received_ms)
         if said.reply is not None:
             self._replies = said.reply
         if said.device is not None or said.patient:
-            self._source = self._attach(said)
-        readings = self._setting.skews.date(self._source.device, readings)
+            self._attach(said, line)
+        readings = self._setting.skews.date(device, readings)
         return accepted(self._source, readings, _ok if self._replies else None)
 
-    def _attach(self, said: Said) -> Source:
+    # -- who speaks -----------------------------------------------------------------------------
+
+    def _device(self) -> str:
+        return self._source.device if self._stranger is None else self._stranger
+
+    def _knows(self, device: str) -> bool:
+        return self._caller.welcome or self._admission.known(device)
+
+    def _nobody(self) -> None:
+        """Forget who was named."""
+        self._stranger = None
+        self._ward_filled = False
+        self._became(Source(f"addr-{self._caller.address}"), b"")
+
+    def _became(self, source: Source, prefix: bytes) -> None:
+        """Take who speaks from now on, and words that say just that again."""
+        self._source, self._prefix = source, prefix
+        self._ward = self._setting.ward
+        self._admitted = self._stranger is None and self._knows(source.device)
+
+    def _attach(self, said: Said, line: bytes) -> None:
+        """Take whom an admitted line named."""
         device, patient = self._source.device, self._source.patient or Patient()
         if said.device is not None and said.device != device:
             device, patient = said.device, Patient()
         mentioned = said.patient
         if "mrn" in mentioned and mentioned["mrn"] != patient.mrn:
             patient = Patient()
-        fields = {name: getattr(patient, name) for name in patient.__struct_fields__} | mentioned
-        if not any(fields.values()):
-            return Source(device)
-        fields["ward"] = fields["ward"] or self._setting.ward
-        return Source(device, patient=Patient(**fields))
+        fields = {name: getattr(patient, name) for name in patient.__struct_fields__}
+        if self._ward_filled:
+            fields["ward"] = ""  # nobody said it
+        fields |= mentioned
+        self._ward_filled = not fields["ward"]
+        source = Source(device)
+        if any(fields.values()):
+            fields["ward"] = fields["ward"] or self._setting.ward
+            source = Source(device, patient=Patient(**fields))
+        self._stranger = None
+        # Decoded first: what separates words is a matter of characters, not of bytes.
+        found = _NAMING.match(line.decode())
+        prefix = found[0].encode() if found is not None else b""
+        self._became(source, prefix if len(prefix) <= PREFIX_BYTES_MAX else b"")
+
+    # -- what is not taken ----------------------------------------------------------------------
+
+    def _turn_away(self, said: Said, device: str, line: bytes, received_ms: int) -> Entry:
+        """Refuse what a device says that the policy does not know."""
+        if said.reply is not None:
+            self._replies = said.reply
+        self._stranger, self._admitted = device, False
+        return self._refused(_UNKNOWN, device, line, len(line), received_ms)
 
     def _refuse(self, refused: Refused, raw: bytes, raw_bytes: int, received_ms: int) -> Entry:
-        said_by = self._source.device
+        said_by = self._device()
         if raw_bytes > len(raw) or _NAMES_SOMEONE.search(raw):
-            self._source = Source(f"addr-{self._caller.address}")
+            self._nobody()
         if _ASKS_REPLY.search(raw):
             self._replies = True
-        reject = rejection(refused, said_by, raw, raw_bytes, received_ms)
+        return self._refused(refused, said_by, raw, raw_bytes, received_ms)
+
+    def _refused(
+        self, refused: Refused, device: str, raw: bytes, raw_bytes: int, received_ms: int
+    ) -> Entry:
         answer = _refusal(refused) if self._replies else None
+        if self._admission.policy == "refuse" and not self._knows(device):
+            return Entry(None, (), (), 0, answer=answer, turned_away=True)
+        reject = rejection(refused, device, raw, raw_bytes, received_ms)
         return Entry(None, (), (reject,), len(raw), answer=answer)
+
+    # -- another configuration ------------------------------------------------------------------
+
+    def _reread(self) -> None:
+        """Go on under the configuration as it now is."""
+        setting, caller = self._setting, self._caller
+        if setting.admission is not self._admission:
+            self._admission = setting.admission
+            self._caller = setting.admission.caller(caller.address, caller.certificate)
+        source, patient = self._source, self._source.patient
+        if patient is not None and self._ward_filled:
+            patient = msgspec.structs.replace(patient, ward=setting.ward)
+            source = Source(source.device, patient=patient)
+        prefix = self._prefix
+        if self._stranger is not None and self._knows(self._stranger):
+            if self._stranger != source.device:  # what it said of a patient was not believed
+                source, prefix = Source(self._stranger), b""
+            self._stranger = None
+        self._became(source, prefix)

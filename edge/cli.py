@@ -1,4 +1,4 @@
-"""``healthsync edge run|check-config|status|spool``."""
+"""``healthsync edge run|check-config|status|watch|decode|spool``."""
 
 import argparse
 from pathlib import Path
@@ -13,11 +13,14 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from edge import config
+    from edge import check, reload
 
-    checked = config.load(options.config)
-    config.public_key(checked)
-    print(f"{options.config}: good; edge {checked.edge_id}, spool in {checked.state_dir}")
+    config = reload.load(options.config).config
+    for line in check.understood(config):
+        print(line)
+    for warning in check.unwise(config):
+        print(f"unwise: {warning}")
+    print(f"{options.config}: good; edge {config.edge_id}, spool in {config.state_dir}")
     return Exit.OK
 
 
@@ -27,14 +30,43 @@ def _status(options: argparse.Namespace) -> int:
     return status.show(config.load(options.config), as_json=options.json)
 
 
-def _spool_status(options: argparse.Namespace) -> int:
-    from edge import config, status
+def _watch(options: argparse.Namespace) -> int:
+    from edge import config, watch
 
-    return status.show_spool(config.load(options.config), as_json=options.json)
+    return watch.watch(
+        config.load(options.config),
+        reveal=options.reveal,
+        who=options.who,
+        once=options.once,
+        as_json=options.json,
+    )
+
+
+def _decode(options: argparse.Namespace) -> int:
+    from edge import decode_command
+
+    return decode_command.run(options)
+
+
+def _decode_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add(
+        "--protocol",
+        choices=("line", "jsonl", "hl7"),
+        help="default: hl7 when the input starts with MSH or 0x0B, else line (JSON or not)",
+    )
+    add("--ack", action="store_true", help="show the answers that would be sent as well")
+    add("--config", type=Path, metavar="FILE", help="edge.toml: its ward, site_zone and hl7_map")
+    add("--received", metavar="TIME", help="time of receipt, as 2026-11-23T10:00:00Z; default: now")
+    add("file", nargs="?", default="-", metavar="FILE", help="raw bytes; - is standard input")
+    command.epilog = "exits 0 when all was taken, 1 when something was rejected, 64 without input"
+    command.set_defaults(run=_decode)
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add this part's commands."""
+    from edge import spool_command
+
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, text: str, run: object, *, json: bool = False) -> None:
@@ -44,10 +76,14 @@ def register(parser: argparse.ArgumentParser) -> None:
     add("run", "collect, spool and send, in the foreground", _run)
     add("check-config", "check a configuration file and the key it names", _check)
     add("status", "one screen: devices, spool, link, counters", _status, json=True)
-    spool = commands.add_parser("spool", help="look at the spool on disk")
-    actions = spool.add_subparsers(dest="action", required=True, metavar="ACTION")
-    action = actions.add_parser("status", help="frames, bytes, age and counters per epoch")
-    _options(action, _spool_status, json=True)
+    add("watch", "live table of the devices, values hidden; q ends", _watch, json=True)
+    watch = commands.choices["watch"]
+    watch.add_argument("--reveal", action="store_true", help="show values; logged with your name")
+    watch.add_argument("--who", default="", metavar="NAME", help="who asks, for the log")
+    watch.add_argument("--once", action="store_true", help="print the table once")
+    text = "show what a device's bytes would become; nothing is stored"
+    _decode_options(commands.add_parser("decode", help=text, description=text))
+    spool_command.register(commands)
 
 
 def _options(command: argparse.ArgumentParser, run: object, *, json: bool) -> None:

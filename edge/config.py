@@ -78,6 +78,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """File with a vendor's local codes (edge/HL7.md), or empty."""
     control_socket: str = ""
     """Unix socket of the technician's commands; empty: ``control.sock`` in the state directory."""
+    link_certificate: str = ""
+    """PEM file of HAProxy's client certificate, for `edge status` to say when it ends."""
 
     @property
     def spool_path(self) -> Path:

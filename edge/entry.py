@@ -21,7 +21,7 @@ _ROW_BYTES: Final = 16
 """Upper estimate of one reading in a frame's body before compression."""
 
 
-class Entry(msgspec.Struct):
+class Entry(msgspec.Struct, gc=False):
     """What the collector hands to the committer. ``size``: estimated bytes in a frame's body."""
 
     source: Source | None
@@ -30,6 +30,8 @@ class Entry(msgspec.Struct):
     size: int
     message: bool = False
     """True for an HL7 message, False for a line."""
+    part: bool = False
+    """True for what is counted as no input of its own: another entry of the same message is."""
     answer: Answer | None = None
     connection: object = None
     ignored: int = 0

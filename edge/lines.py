@@ -4,7 +4,7 @@ Law: sans-IO; never holds more than one line's limit of an unfinished line, howe
 sender goes on without ending it; what comes after an oversize line is read as if it had not been.
 """
 
-from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from vitals import limits
@@ -18,54 +18,68 @@ class Oversize(NamedTuple):
 
 
 class LineReader:
-    r"""Bytes in by `receive`, lines out by `next_event`. Lines end in ``\n`` or ``\r\n``."""
+    r"""Bytes in, lines out. Lines end in ``\n`` or ``\r\n``.
 
-    __slots__ = ("_events", "_half", "_max", "_over_bytes")
+    Ten thousand of these are held at once: nothing in it but the unfinished line.
+    """
+
+    __slots__ = ("_half", "_max", "_over_bytes")
 
     def __init__(self, line_bytes_max: int = limits.LINE_BYTES_MAX) -> None:
         """Take the limit in bytes, without the line's end."""
         self._max = line_bytes_max
         self._half = b""
         self._over_bytes = 0  # bytes of the running oversize line; 0 when there is none
-        self._events: deque[bytes | Oversize] = deque()
 
-    def receive(self, data: bytes) -> None:
-        """Take bytes as they came; holds them cut into lines until `next_event`."""
-        head, newline, rest = data.partition(b"\n")
-        if self._over_bytes:
-            self._over_bytes += len(head)
-            if not newline:
-                return
-            self._events.append(Oversize(self._half, self._over_bytes))
+    def receive(self, data: bytes) -> Sequence[bytes | Oversize]:
+        """Take bytes as they came; return the lines they end, each without its end."""
+        # What nearly always comes: one whole line.
+        end = data.find(b"\n")
+        if 0 <= end == len(data) - 1 <= self._max and not self._half and data[-2:-1] != b"\r":
+            return (data[:-1],)
+        whole = data.split(b"\n")
+        half = whole.pop()
+        lines: list[bytes | Oversize]
+        if self._half:
+            if not whole:
+                self._hold(half)
+                return ()
+            first: bytes | Oversize
+            if self._over_bytes:
+                total = self._over_bytes + len(whole[0])
+                total -= (whole[0] or self._half)[-1:] == b"\r"
+                first = Oversize(self._half[: self._max], total)
+            else:
+                first = self._ended(self._half + whole[0])
             self._half, self._over_bytes = b"", 0
-            head, newline, rest = rest.partition(b"\n")
-        if newline:
-            self._end(self._half + head if self._half else head)
-            whole = rest.split(b"\n")
-            self._half = whole.pop()
-            for line in whole:
-                self._end(line)
-        elif self._half:
-            self._half += head
+            lines = [first, *[self._ended(line) for line in whole[1:]]]
         else:
-            self._half = head
-        if len(self._half) > self._max + 1:  # one more for a \r that may yet end the line
-            self._over_bytes = len(self._half)
-            self._half = self._half[: self._max]
+            lines = [self._ended(line) for line in whole]
+        if half:
+            self._hold(half)
+        return lines
 
-    def _end(self, line: bytes) -> None:
-        line = line.removesuffix(b"\r")
-        if len(line) > self._max:
-            self._events.append(Oversize(line[: self._max], len(line)))
-        else:
-            self._events.append(line)
+    def _ended(self, line: bytes) -> bytes | Oversize:
+        if line[-1:] == b"\r":
+            line = line[:-1]
+        return line if len(line) <= self._max else Oversize(line[: self._max], len(line))
 
-    def next_event(self) -> bytes | Oversize | None:
-        """Return the next line without its end, or Oversize; None means "need more bytes"."""
-        return self._events.popleft() if self._events else None
+    def _hold(self, data: bytes) -> None:
+        r"""Keep what may become a line; of an oversize one its head and last byte, perhaps a \r."""
+        if not self._over_bytes:
+            self._half += data
+            if len(self._half) <= self._max + 1:  # one more for a \r that may yet end the line
+                return
+            data, self._over_bytes = self._half, 0
+        self._over_bytes += len(data)
+        self._half = self._half[: self._max] + data[-1:]
+
+    def held_bytes(self) -> int:
+        """Return how many bytes are held of an unfinished line."""
+        return len(self._half)
 
     def half(self) -> Oversize | None:
         """Return the unfinished line (its head and length so far), or None when between lines."""
-        if not self._half and not self._over_bytes:
+        if not self._half:
             return None
-        return Oversize(self._half, self._over_bytes or len(self._half))
+        return Oversize(self._half[: self._max], self._over_bytes or len(self._half))

@@ -1,23 +1,33 @@
-"""Runs the gateway: collector, committer, uplink, one process.
+"""Runs the gateway: collector, committer, uplink, control socket, one process.
 
 Law: stops in the order of the flow (no more input, last commit, last answers, link closed), so
-that a clean stop loses nothing. Exit codes are `healthsync.runtime.exits`.
+that a clean stop loses nothing. SIGTERM and SIGINT stop, SIGHUP reads the configuration again.
+systemd's watchdog is fed only while data can flow. Exit codes are `healthsync.runtime.exits`.
 """
 
+import gc
 import resource
 import signal
 import sqlite3
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any, Final
 
 import trio
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
-from edge import config as config_
+from edge import reload
 from edge.collect import Collector
 from edge.commit import Committer
 from edge.config import Config
+from edge.control import Control
+from edge.live import Recent, read_registry
+from edge.pulse import Pulse
+from edge.reload import Loaded
 from edge.seal import Sealing
+from edge.spool_quota import Quota
 from edge.uplink import Uplink, leaves
+from healthsync import __version__
 from healthsync.runtime import clock
 from healthsync.runtime import metrics as metrics_port
 from healthsync.runtime.exits import Exit
@@ -25,14 +35,193 @@ from healthsync.runtime.log import Log
 from healthsync.runtime.notify import notify, watchdog_interval_s
 from vitals.errors import ConfigError
 
-STATE_MODE = 0o750
+GC_ALLOCATIONS = 50_000
+GC_YOUNG = 20
+GC_OLD = 20
+"""The collector of cycles is for what errors leave behind. Readings make none, but lines make
+tuples by the thousand: at Python's 700 it walked every connection eight times in ten seconds."""
+
+STATE_MODE: Final = 0o750
+
+DAY_MS: Final = 86_400_000
+
+PULSE_S: Final = 5.0
+"""Between two looks at the program's health when systemd asks for none."""
 
 
-async def _watchdog() -> None:
-    interval = watchdog_interval_s()
-    while interval is not None:
-        notify("WATCHDOG=1")
-        await trio.sleep(interval)
+class Gateway:
+    """The parts, put together; made once a process."""
+
+    def __init__(self, path: Path, loaded: Loaded, log: Log) -> None:
+        """Open the spool and the ports; raise sqlite3.Error or OSError."""
+        self._path, self._loaded, self._log = path, loaded, log
+        self._started_ms = clock.now_ms()
+        config = loaded.config
+        self._sealing = Sealing(config.edge_id, _key(loaded), self._started_ms)
+        self._committer = Committer(
+            config.spool_path, _quota(config), self._sealing, log, clock.now_ms
+        )
+        self._uplink = Uplink(
+            config.edge_id,
+            config.uplink_port,
+            config.spool_path,
+            self._committer,
+            log,
+            clock.now_ms,
+        )
+        self._committer.stored = self._uplink.offer
+        self._collector = Collector(config, self._committer, log, clock.now_ms)
+        self._committer.upkeep.heard = self._collector.devices.counted
+        self._uplink.measured = self._collector.skews.gateway_off
+        self._collector.setting.vendor = loaded.vendor
+        self._collecting = True
+        self._stopping = False
+        self._recent = Recent()
+        self._reloading = trio.Lock()
+        self._reloaded: dict[str, Any] = {
+            "at_ms": None,
+            "error": "",
+            "applied": [],
+            "restart_needed": [],
+        }
+        _listen(self._collector, config)
+        metrics_port.serve(config.metrics_port)
+
+    # -- what the technician sees ---------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """Return the program's own part of the picture (edge/CONTROL.md)."""
+        now_ms = clock.now_ms()
+        live, rejects = read_registry()
+        return {
+            "edge": self._loaded.config.edge_id,
+            "version": __version__,
+            "epoch": self._sealing.epoch.epoch,
+            "started_ms": self._started_ms,
+            "uptime_s": max(0.0, (now_ms - self._started_ms) / 1000),
+            "stopping": self._stopping,
+            "commit_stuck_s": round(self._committer.stuck_s(), 1),
+            "live": live,
+            "rejects": rejects,
+            "recent": self._recent.grown(now_ms, live, rejects),
+            "reload": self._reloaded,
+        }
+
+    # -- the configuration, again ---------------------------------------------------------------
+
+    async def reload(self) -> dict[str, Any]:
+        """Read the configuration again and use what can change; return what became of it."""
+        async with self._reloading:
+            try:
+                new = await trio.to_thread.run_sync(reload.load, self._path)
+            except ConfigError as error:
+                self._log.error("reload-refused", reason=str(error))
+                self._reloaded = self._reloaded | {"at_ms": clock.now_ms(), "error": str(error)}
+                return self._reloaded
+            change = reload.compare(self._loaded, new)
+            self._loaded = change.loaded
+            self._use(change.loaded)
+            self._log.info("reloaded", changed=change.applied)
+            if change.restart_needed:
+                self._log.warning("restart-needed", keys=change.restart_needed)
+            self._reloaded = {
+                "at_ms": clock.now_ms(),
+                "error": "",
+                "applied": change.applied,
+                "restart_needed": change.restart_needed,
+            }
+            return self._reloaded
+
+    def _use(self, loaded: Loaded) -> None:
+        config = loaded.config
+        setting = self._collector.setting
+        setting.ward, setting.zone = config.ward, config.zone
+        setting.admission, setting.vendor = config.admission, loaded.vendor
+        self._collector.connections_max = config.connections_max
+        self._committer.set_quota(_quota(config))
+
+    # -- tasks ----------------------------------------------------------------------------------
+
+    async def serve(self, ready: Callable[[], None], early: list[int]) -> None:
+        """Run every part until SIGTERM or SIGINT; ``early``: reloads asked for before."""
+        stop = trio.Event()
+        config = self._loaded.config
+        control = Control(
+            self._collector.devices,
+            self._collector.skews.skew_ms,
+            self.status,
+            self.reload,
+            self._log,
+            clock.now_ms,
+        )
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async with trio.open_nursery() as whole:
+                whole.start_soon(self._signals, signals, stop)
+                whole.start_soon(self._uplink.run)
+                whole.start_soon(self._pulse)
+                await whole.start(control.serve, config.control_path)
+                async with trio.open_nursery() as keeping:
+                    keeping.start_soon(self._committer.run)
+                    async with trio.open_nursery() as taking:
+                        taking.start_soon(self._collect)
+                        ready()
+                        if early:
+                            await self._hang_up()
+                        await stop.wait()
+                        self._stopping = True
+                        notify("STOPPING=1")
+                        self._log.info("stopping")
+                        taking.cancel_scope.cancel()
+                    self._committer.stop()
+                self._collector.close()
+                whole.cancel_scope.cancel()
+
+    async def _signals(self, signals: AsyncIterator[int], stop: trio.Event) -> None:
+        # To the end: one that nobody took would be raised anew when the program is done.
+        async for number in signals:
+            if number != signal.SIGHUP:
+                stop.set()
+            elif not stop.is_set():
+                await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        try:
+            await self.reload()
+        except Exception as error:  # noqa: BLE001 - a defect here never ends the collection
+            self._log.crash("reload-crashed", error)
+
+    async def _collect(self) -> None:
+        try:
+            await self._collector.run()
+        finally:
+            self._collecting = False
+
+    async def _pulse(self) -> None:
+        interval_s = watchdog_interval_s()
+        pause_s = PULSE_S if interval_s is None else min(interval_s, PULSE_S)
+        pulse = Pulse(self._log)
+        while True:
+            beats = pulse.beats(
+                self._committer.stuck_s(), collecting=self._collecting, stopping=self._stopping
+            )
+            if beats and interval_s is not None:
+                notify("WATCHDOG=1")
+            if self._recent.due(clock.now_ms()):
+                self._recent.note(clock.now_ms(), *read_registry())
+            await trio.sleep(pause_s)
+
+
+def _quota(config: Config) -> Quota:
+    return Quota(
+        config.spool_bytes_max,
+        config.quarantine_bytes_max,
+        int(config.spool_age_max_days * DAY_MS),
+        refuse=config.spool_full == "refuse",
+    )
+
+
+def _key(loaded: Loaded) -> X25519PublicKey:
+    return X25519PublicKey.from_public_bytes(loaded.public)
 
 
 def _listen(collector: Collector, config: Config) -> None:
@@ -47,36 +236,17 @@ def _listen(collector: Collector, config: Config) -> None:
         collector.listen("mllp", "127.0.0.1", config.mllp_proxy_port, proxied=True)
 
 
-async def serve(
-    committer: Committer,
-    collector: Collector,
-    uplink: Uplink,
-    log: Log,
-    ready: Callable[[], None],
-) -> None:
-    """Run every part until SIGTERM or SIGINT."""
-    async with trio.open_nursery() as whole:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            whole.start_soon(uplink.run)
-            whole.start_soon(_watchdog)
-            async with trio.open_nursery() as keeping:
-                keeping.start_soon(committer.run)
-                async with trio.open_nursery() as taking:
-                    taking.start_soon(collector.run)
-                    ready()
-                    async for _ in signals:
-                        break
-                    log.info("stopping")
-                    taking.cancel_scope.cancel()
-                committer.stop()
-            collector.close()
-        whole.cancel_scope.cancel()
+def _name(error: sqlite3.Error) -> str:
+    return getattr(error, "sqlite_errorname", type(error).__name__)
 
 
 def run(path: Path) -> int:
     """Run with the configuration at ``path`` until asked to stop; return an exit code."""
-    config = config_.load(path)
-    public = config_.public_key(config)
+    # Until Trio takes it over, and after, a reload is no reason to die.
+    early: list[int] = []
+    signal.signal(signal.SIGHUP, lambda number, _frame: early.append(number))
+    loaded = reload.load(path)
+    config = loaded.config
     log = Log("edge", clock.now_ms)
     try:
         Path(config.state_dir).mkdir(mode=STATE_MODE, parents=True, exist_ok=True)
@@ -84,44 +254,32 @@ def run(path: Path) -> int:
         raise ConfigError(f"state_dir: cannot be made ({type(error).__name__})") from error
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    sealing = Sealing(config.edge_id, public, clock.now_ms())
+    # A core file would hold keys and readings in clear, on the card that may be stolen.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        committer = Committer(
-            config.spool_path,
-            config.spool_bytes_max,
-            sealing,
-            log,
-            clock.now_ms,
-            refuse_when_full=config.spool_full == "refuse",
-        )
+        gateway = Gateway(path, loaded, log)
     except sqlite3.Error as error:
-        log.error("spool-cannot-open", error=error.sqlite_errorname)  # noqa: TRY400 - our own log
+        log.error("spool-cannot-open", error=_name(error))  # noqa: TRY400 - our own log
         return Exit.UNAVAILABLE
-    uplink = Uplink(
-        config.edge_id, config.uplink_port, config.spool_path, committer, log, clock.now_ms
-    )
-    committer.stored = uplink.offer
-    collector = Collector(config, committer, log, clock.now_ms)
-    uplink.measured = collector.skews.gateway_off
-    try:
-        _listen(collector, config)
-        metrics_port.serve(config.metrics_port)
     except OSError as error:
         log.error("port-taken", errno=error.errno)  # noqa: TRY400 - our own log
         return Exit.UNAVAILABLE
 
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS, GC_YOUNG, GC_OLD)
+
     def ready() -> None:
         notify("READY=1")
-        log.info("serving", edge=config.edge_id, epoch=sealing.epoch.epoch)
+        log.info("serving", edge=config.edge_id, epoch=gateway.status()["epoch"])
 
     try:
-        trio.run(serve, committer, collector, uplink, log, ready)
+        trio.run(gateway.serve, ready, early)
     except KeyboardInterrupt:
         return Exit.OK
     except Exception as error:  # noqa: BLE001 - the last stop: a defect is logged, never silent
         for one in leaves(error):
             log.crash("crashed", one)
         return Exit.INTERNAL
-    notify("STOPPING=1")
     log.info("stopped")
     return Exit.OK

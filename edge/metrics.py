@@ -25,6 +25,16 @@ CONNECTIONS: Final = Gauge("healthsync_edge_connections", "Open device connectio
 CONNECTIONS_REFUSED: Final = Counter(
     "healthsync_edge_connections_refused", "Connections over the limit"
 )
+STRANGERS_REFUSED: Final = Counter(
+    "healthsync_edge_strangers_refused", "Connections of callers that are not listed"
+)
+HELD_BYTES: Final = Gauge(
+    "healthsync_edge_held_bytes", "Unfinished lines and messages in memory, all connections"
+)
+HELD_ENDED: Final = Counter(
+    "healthsync_edge_held_ended", "Connections ended because of what all of them held together"
+)
+ALERTS: Final = Counter("healthsync_edge_device_alerts", "Alarms of devices made durable")
 DEVICES: Final = Gauge("healthsync_edge_devices", "Devices heard within the last 5 minutes")
 DEVICE_SKEW_MAX_MS: Final = Gauge(
     "healthsync_edge_device_skew_max_ms",

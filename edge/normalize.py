@@ -1,8 +1,9 @@
 """Turns what was decoded into readings: units, plausibility, time.
 
 Law: pure; a value is converted by a stated factor or refused, never guessed and never clamped.
-Outside the code table's range, or a vendor's "no value" number, it is IMPLAUSIBLE without a value.
-A time that the device said stands as it was said, for `edge.skew` to judge.
+What is no value stays a reading, with the reason: nothing sent or a vendor's "no value" number is
+MISSING, a number outside the code table's range IMPLAUSIBLE. A time that the device said stands as
+it was said, for `edge.skew` to judge.
 """
 
 import math
@@ -12,11 +13,14 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from edge.refusal import Reason, Refuse
-from vitals.codes import VITALS, Status, TimeSource
+from vitals.codes import VITALS, Absence, Status, TimeSource
 from vitals.reading import Reading
 
 SENTINELS: Final = frozenset({-1.0, -100.0, -10000.0, -999.0, -99.9, 8388607.0})
-"""Numbers that devices send for "no value" (XH80X, Comen, ISO/IEEE 11073 NaN)."""
+"""Numbers that devices send for "no value" (XH80X, Comen, ISO/IEEE 11073 NaN), as they are
+written: before any conversion, and for every vital sign, also where the number lies in the table's
+range. Who sends -1 for "none" sends it for a venous pressure too, and a real one of -1 mmHg is one
+reading in thousands: a hole is seen, an invented value is not."""
 
 UNITS: Final = {
     "%": "%",
@@ -62,6 +66,23 @@ _LINEAR: Final = {
 }
 """(from, to): factor and offset. kPa: conventional millimetre of mercury, NIST SP 811 app. B."""
 
+CONVERTED_DIGITS: Final = 6
+"""Decimals kept of a converted value: more than any vital has, fewer than a float's own error, so
+that 116.6 F is the 47 C that the table still takes."""
+
+SETTLED_MAX: Final = 2048
+"""Values remembered with their verdict, under 1 MB: those of a ward are a few hundred."""
+
+# Plain integers: an IntEnum's own comparison costs four times as much, and these run per reading.
+_OK: Final = int(Status.OK)
+_NONE: Final = int(Absence.NONE)
+_RECEIVED: Final = int(TimeSource.RECEIVED)
+_DEVICE: Final = int(TimeSource.DEVICE)
+_COVERS: Final = frozenset({int(Status.TEST), int(Status.CALIBRATION)})
+_NO_VALUE: Final = (None, int(Status.MISSING), int(Absence.NO_VALUE))
+_SENTINEL: Final = (None, int(Status.MISSING), int(Absence.SENTINEL))
+_OUT_OF_RANGE: Final = (None, int(Status.IMPLAUSIBLE), int(Absence.OUT_OF_RANGE))
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
 
@@ -75,29 +96,31 @@ class Measure(NamedTuple):
     """UCUM; empty means the table's own unit."""
     site: int = 0
     channel: int = 0
-    status: int = Status.OK
+    status: int = 0
+    """What the device says of it: `vitals.codes.Status`."""
+    reason: int = 0
+    """Why the device has no value: `vitals.codes.Absence`, NONE when it does not say."""
 
 
-@lru_cache(maxsize=8192)
-def settle(vital: int, number: float | None, unit: str) -> tuple[float | None, int]:
-    """Return value in the table's unit, and status; raise Refuse for a unit it is not taken in."""
-    entry = VITALS[vital]
+@lru_cache(maxsize=SETTLED_MAX)
+def settle(vital: int, number: float | None, unit: str) -> tuple[float | None, int, int]:
+    """Return value in the table's unit, status and absence; raise Refuse for a unit it has not."""
     if number is None:
-        return None, Status.MISSING
+        return _NO_VALUE
+    if number in SENTINELS:
+        return _SENTINEL
+    entry = VITALS[vital]
     if not math.isfinite(number):
         raise Refuse(Reason.BAD_NUMBER, entry.name, "write a decimal number")
-    # -1 mmHg is a real central venous pressure: a sentinel inside the range is a value.
-    if number in SENTINELS and not entry.low <= number <= entry.high:
-        return None, Status.IMPLAUSIBLE
     value = number
     if unit and unit != entry.unit:
         linear = _LINEAR.get((unit, entry.unit))
         if linear is None:
             raise Refuse(Reason.BAD_UNIT, entry.name, f"it is measured in {entry.unit}")
-        value = number * linear[0] + linear[1]
+        value = round(number * linear[0] + linear[1], CONVERTED_DIGITS)
     if not entry.low <= value <= entry.high:
-        return None, Status.IMPLAUSIBLE
-    return value, Status.OK
+        return _OUT_OF_RANGE
+    return value, _OK, _NONE
 
 
 def to_ms(moment: datetime, zone: tzinfo) -> int:
@@ -109,21 +132,44 @@ def to_ms(moment: datetime, zone: tzinfo) -> int:
         raise Refuse(Reason.BAD_TIME, "time", "the year is out of range") from None
 
 
-def readings(
-    measures: Iterable[Measure], device_ms: int | None, received_ms: int, status: int = Status.OK
-) -> tuple[Reading, ...]:
-    """Return one reading a measure; raise Refuse.
+Row = tuple[int, float | None, int, int, int, int]
+"""A settled measure: vital, value, status, site, channel and reason of a reading to be. A plain
+tuple, because a named one takes twice as long to take apart."""
 
-    ``status`` TEST or CALIBRATION speaks of the device and covers every reading, so that a
-    missing value in a test raises no signal-loss alarm either.
+
+def row(measure: Measure, status: int = 0) -> Row:
+    """Return the measure settled; raise Refuse.
+
+    TEST and CALIBRATION, of the whole input by ``status`` or of the measure, speak of the device
+    and cover also what has no value, so that a missing one in a test raises no alarm either. Any
+    other mark is of a value and falls with it.
     """
+    vital, number, unit, site, channel, said, why = measure
+    value, found, reason = settle(vital, number, unit)
+    said = status or said
+    mark = said if found == _OK or said in _COVERS else found
+    if value is None and why:
+        reason = why
+    return vital, value, int(mark), site, channel, int(reason)
+
+
+def readings(
+    measures: Iterable[Measure], device_ms: int | None, received_ms: int, status: int = 0
+) -> tuple[Reading, ...]:
+    """Return one reading a measure; raise Refuse. ``status``: see `row`."""
+    return timed([row(measure, status) for measure in measures], device_ms, received_ms)
+
+
+def timed(rows: Iterable[Row], device_ms: int | None, received_ms: int) -> tuple[Reading, ...]:
+    """Return rows with one time: the device's as it said it, or without one that of receipt."""
     if device_ms is None:
-        time_ms, source = received_ms, int(TimeSource.RECEIVED)
+        device_ms, source = received_ms, _RECEIVED
     else:
-        time_ms, source = device_ms, int(TimeSource.DEVICE)
-    result = []
-    for vital, number, unit, site, channel, said in measures:
-        value, found = settle(vital, number, unit)
-        mark = status or (said if found == Status.OK or said >= Status.TEST else found)
-        result.append(Reading(vital, value, time_ms, received_ms, int(mark), site, channel, source))
-    return tuple(result)
+        source = _DEVICE
+    # In the order of Reading's fields: names would cost half as much again.
+    return tuple(
+        [
+            Reading(vital, value, device_ms, received_ms, status, site, channel, source, reason)
+            for vital, value, status, site, channel, reason in rows
+        ]
+    )

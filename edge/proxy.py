@@ -5,6 +5,7 @@ Law: sans-IO, bounded; only for ports where HAProxy alone can call. Source: HAPr
 """
 
 import ipaddress
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from edge.refusal import Reason, Refuse
@@ -16,10 +17,15 @@ HEADER_BYTES_MAX: Final = 4096
 
 
 class Header(NamedTuple):
-    """The caller's address (empty for the proxy's own health checks) and the header's length."""
+    """Who calls. ``address`` is empty for the proxy's own health checks.
+
+    ``certificate`` is the common name of a client certificate that the proxy has verified, else
+    empty; ``size`` the header's length.
+    """
 
     address: str
     size: int
+    certificate: str = ""
 
 
 def read(data: bytes) -> Header | None:
@@ -38,5 +44,32 @@ def read(data: bytes) -> Header | None:
         return Header("", size)
     for kind, length in ((1, 4), (2, 16)):
         if family == kind and len(body) >= 2 * length + 4:
-            return Header(str(ipaddress.ip_address(body[:length])), size)
+            address = str(ipaddress.ip_address(body[:length]))
+            return Header(address, size, _certificate(body[2 * length + 4 :]))
     raise Refuse(Reason.BAD_PROXY, "", "the PROXY header names no TCP address")
+
+
+_TLV_SSL: Final = 0x20
+_SSL_CN: Final = 0x22
+_CLIENT_CERT: Final = 0x02 | 0x04
+"""PP2_CLIENT_CERT_CONN or _SESS: the client gave a certificate, on this connection or session."""
+
+
+def _certificate(tlvs: bytes) -> str:
+    """Return the verified client certificate's common name (section 2.2.6), or empty."""
+    for kind, value in _tlvs(tlvs):
+        # 1 byte of flags, 4 bytes of verification result (0 is verified), then TLVs again
+        if kind == _TLV_SSL and len(value) >= 5 and value[0] & _CLIENT_CERT and not any(value[1:5]):
+            for sub, text in _tlvs(value[5:]):
+                if sub == _SSL_CN:
+                    return text.decode("utf-8", "replace")
+    return ""
+
+
+def _tlvs(data: bytes) -> Iterator[tuple[int, bytes]]:
+    while len(data) >= 3:
+        end = 3 + int.from_bytes(data[1:3], "big")
+        if end > len(data):
+            return
+        yield data[0], data[3:end]
+        data = data[end:]

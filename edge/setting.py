@@ -9,13 +9,14 @@ from datetime import UTC, tzinfo
 from edge.admission import Admission
 from edge.hl7_map import NO_MAP, VendorMap
 from edge.hl7_repeat import Repeats
+from edge.hl7_watch import Watchdogs
 from edge.skew import Skews
 
 
 class Setting:
     """The parts that talks read for every line; assign to replace one."""
 
-    __slots__ = ("admission", "repeats", "skews", "vendor", "ward", "zone")
+    __slots__ = ("admission", "repeats", "skews", "vendor", "ward", "watchdogs", "zone")
 
     def __init__(
         self,
@@ -32,3 +33,4 @@ class Setting:
         self.vendor = vendor
         self.skews = Skews() if skews is None else skews
         self.repeats = Repeats()
+        self.watchdogs = Watchdogs()

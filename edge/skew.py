@@ -4,6 +4,8 @@ Law: sans clock; every time is an argument, in milliseconds of UTC. A device's t
 when its clock has been seen to run in step with receipt, so that a clock that is wrong by minutes
 still rings, and stored history, which comes faster than it was measured, does not. What is moved
 never lies further ahead of receipt than STEP_MS, and a time that is said again is not moved again.
+The same value of the same signal with the same device time again is the same reading: it keeps the
+time that the first one got, whatever became of the clock since.
 
 The offset of a reading is receipt minus the device's time: skew (what the clock is off; positive
 is slow) plus age plus delay. Age and delay only add; hence the asymmetries below.
@@ -17,8 +19,9 @@ from vitals import limits
 from vitals.codes import TimeSource
 from vitals.reading import Reading
 
-TIME_FLOOR_MS: Final = 1_577_836_800_000
-"""2020-01-01: a device time before this is a clock that was never set."""
+TIME_FLOOR_MS: Final = 978_307_200_000
+"""2001-01-01: a device time before this is a clock that was never set (they wake in 1970, 1980 or
+2000). What is after may be stored history, and keeps its time."""
 
 SKEW_MS_MIN: Final = 5_000
 """A clock off by less is left alone: no alarm's delay or lane (60 s) turns on it, and it is of the
@@ -49,6 +52,20 @@ DRIFT_MS: Final = 1_000
 """A settled skew is moved only by more than this: within it, a device's times keep their order,
 and a value that is sent again keeps its time."""
 
+KEPT_MAX: Final = 32_768
+"""Signals of all devices whose last reading is remembered to know it again, some 250 bytes each:
+8 MB. A clock that is right needs none for what it says as it measures it."""
+KEPT_DEVICE_MAX: Final = 64
+"""Signals of one device: no monitor has more, and none can push out those of the others."""
+
+# Plain integers: looking up and comparing an enum's member costs four times as much.
+_RECEIVED: Final = int(TimeSource.RECEIVED)
+_DEVICE: Final = int(TimeSource.DEVICE)
+_CORRECTED: Final = int(TimeSource.CORRECTED)
+
+_Kept = tuple[int, float, int, int]
+"""The last reading of a signal: device time, value, the time it got and that one's source."""
+
 assert STEADY_MS >= 2 * STEP_MS  # noqa: S101
 assert SKEW_MS_MIN > STEP_MS_MAX  # noqa: S101
 assert SKEW_MS_MIN < limits.FUTURE_MS_MAX  # noqa: S101
@@ -59,22 +76,53 @@ def agreement_ms(span_ms: int) -> int:
     return min(STEP_MS + span_ms // STEP_PER_SPAN, STEP_MS_MAX)
 
 
+def _signal(r: Reading) -> int:
+    return r.channel << 16 | r.site << 8 | r.vital
+
+
 class Clock:
     """What is known of one device's clock. ``skew_ms`` is None until it was seen in step."""
 
-    __slots__ = ("_at", "_off", "dated", "heard_ms", "newest_ms", "skew_ms")
+    __slots__ = ("_at", "_off", "dated", "heard_ms", "kept", "newest_ms", "skew_ms")
 
     def __init__(self) -> None:
         """Start without any point."""
         self._at, self._off = array("q"), array("q")
         self.skew_ms: int | None = None
         self.newest_ms: int | None = None
-        self.dated = (0, TimeSource.RECEIVED)
+        self.dated = (0, _RECEIVED)
         """What ``newest_ms`` was made into."""
+        self.kept: dict[int, _Kept] | None = None
+        """Signal -> its last reading, of those that would not get the same time again by itself."""
         self.heard_ms = 0
 
     def __len__(self) -> int:
         return len(self._at)
+
+    @property
+    def right(self) -> bool:
+        """Tell whether the clock was seen in step and needs no correction."""
+        return self.skew_ms is not None and -SKEW_MS_MIN <= self.skew_ms <= SKEW_MS_MIN
+
+    def had(self, r: Reading) -> _Kept | None:
+        """Return what was remembered of a reading when this is the same one again."""
+        first = None if self.kept is None else self.kept.get(_signal(r))
+        if first is None or first[0] != r.time_ms or first[1] != r.value:
+            return None
+        return first
+
+    def keep(self, r: Reading, what: _Kept | None) -> None:
+        """Remember a signal's last reading; None forgets the one before."""
+        kept, signal = self.kept, _signal(r)
+        if kept is None:
+            self.kept = None if what is None else {signal: what}
+        elif what is None:
+            kept.pop(signal, None)
+            self.kept = kept or None
+        else:
+            if len(kept) >= KEPT_DEVICE_MAX and signal not in kept:
+                del kept[next(iter(kept))]
+            kept[signal] = what
 
     def hear(self, device_ms: int, received_ms: int) -> None:
         """Learn from the newest time of one message; the same time again teaches nothing."""
@@ -123,13 +171,17 @@ class Clock:
 class Skews:
     """The clocks of every device of this gateway, by name; the least recently heard go first."""
 
-    __slots__ = ("_clocks", "_most", "_trusted")
+    __slots__ = ("_clocks", "_kept", "_most", "_remembering", "_trusted")
 
     def __init__(self, most: int = limits.CONNECTIONS_MAX) -> None:
         """Remember at most ``most`` devices."""
         self._clocks: OrderedDict[str, Clock] = OrderedDict()
         self._most = most
         self._trusted = True
+        self._remembering: OrderedDict[str, Clock] = OrderedDict()
+        """Devices with ``kept``, the least recently remembered first."""
+        self._kept = 0
+        """Entries of all of them."""
 
     def __len__(self) -> int:
         return len(self._clocks)
@@ -158,53 +210,99 @@ class Skews:
         Those marked DEVICE come with the device's time as it was said. Only the newest of them
         tells of the clock: a message may repeat what was measured long before.
         """
-        said = [r.time_ms for r in readings if r.time_source == TimeSource.DEVICE]
+        said = [r.time_ms for r in readings if r.time_source == _DEVICE]
         if not said:
             return readings
-        newest, received_ms = max(said), readings[0].received_ms
+        received_ms = readings[0].received_ms
         clock = self._clock(device)
         clock.heard_ms = received_ms
-        again = newest == clock.newest_ms and clock.dated[1] != TimeSource.RECEIVED
+        if clock.kept is not None:
+            said = [r.time_ms for r in readings if r.time_source == _DEVICE and not clock.had(r)]
+        if said:
+            self._hear(clock, max(said), received_ms)
+        if (
+            clock.kept is None
+            and clock.right
+            and max(said) <= received_ms + SKEW_MS_MIN
+            and min(said) >= received_ms - SKEW_MS_MIN
+        ):
+            return readings  # as nearly always: a right clock, and nothing of it is old
+        before = 0 if clock.kept is None else len(clock.kept)
+        dated = tuple([self._dated(clock, reading) for reading in readings])
+        self._count_kept(device, clock, before)
+        return dated
+
+    def _hear(self, clock: Clock, newest: int, received_ms: int) -> None:
+        again = newest == clock.newest_ms and clock.dated[1] != _RECEIVED
         if newest >= TIME_FLOOR_MS:
             clock.hear(newest, received_ms)
             if not again:
                 clock.dated = self._judge(clock, newest, received_ms)
-        return tuple(self._dated(clock, reading) for reading in readings)
 
     def _clock(self, device: str) -> Clock:
         clock = self._clocks.get(device)
         if clock is None:
             clock = self._clocks[device] = Clock()
             if len(self._clocks) > self._most:
-                self._clocks.popitem(last=False)
+                name, oldest = self._clocks.popitem(last=False)
+                self._forget(name, oldest)
         else:
             self._clocks.move_to_end(device)
         return clock
 
+    def _count_kept(self, device: str, clock: Clock, before: int) -> None:
+        """Keep the sum of what is remembered, and its bound."""
+        after = 0 if clock.kept is None else len(clock.kept)
+        self._kept += after - before
+        if not after:
+            self._remembering.pop(device, None)
+            return
+        self._remembering[device] = clock
+        self._remembering.move_to_end(device)
+        while self._kept > KEPT_MAX:
+            name, oldest = next(iter(self._remembering.items()))
+            self._forget(name, oldest)
+
+    def _forget(self, device: str, clock: Clock) -> None:
+        """Remember none of a device's readings."""
+        if clock.kept is not None:
+            self._kept -= len(clock.kept)
+            clock.kept = None
+            del self._remembering[device]
+
     def _dated(self, clock: Clock, r: Reading) -> Reading:
-        if r.time_source != TimeSource.DEVICE:
+        if r.time_source != _DEVICE:
             return r
-        if r.time_ms == clock.newest_ms:
-            time_ms, source = clock.dated
+        said_ms, value = r.time_ms, r.value
+        first = clock.had(r)
+        if first is not None:
+            _, _, time_ms, source = first
         else:
-            time_ms, source = self._judge(clock, r.time_ms, r.received_ms)
-        if source == TimeSource.DEVICE:
+            if said_ms == clock.newest_ms:
+                time_ms, source = clock.dated
+            else:
+                time_ms, source = self._judge(clock, said_ms, r.received_ms)
+            fresh = source == _DEVICE and clock.right and said_ms >= r.received_ms - SKEW_MS_MIN
+            # No value is none that could come again: it tells that there is still none.
+            known = None if fresh or value is None else (said_ms, value, time_ms, source)
+            clock.keep(r, known)
+        if source == _DEVICE:
             return r
         return Reading(
-            r.vital, r.value, time_ms, r.received_ms, r.status, r.site, r.channel, int(source)
+            r.vital, value, time_ms, r.received_ms, r.status, r.site, r.channel, source, r.reason
         )
 
-    def _judge(self, clock: Clock, device_ms: int, received_ms: int) -> tuple[int, TimeSource]:
+    def _judge(self, clock: Clock, device_ms: int, received_ms: int) -> tuple[int, int]:
         if device_ms < TIME_FLOOR_MS:
-            return received_ms, TimeSource.RECEIVED
+            return received_ms, _RECEIVED
         skew = clock.skew_ms
         if skew is not None and abs(skew) > SKEW_MS_MIN and self._trusted:
             moved = device_ms + skew
             if TIME_FLOOR_MS <= moved <= received_ms + STEP_MS:
-                return moved, TimeSource.CORRECTED
+                return moved, _CORRECTED
         # Nothing is measured after its receipt. Without a trusted clock of one's own that is
         # known only of what lies far ahead.
         ahead_ms = SKEW_MS_MIN if self._trusted else limits.FUTURE_MS_MAX
         if device_ms > received_ms + ahead_ms:
-            return received_ms, TimeSource.RECEIVED
-        return device_ms, TimeSource.DEVICE
+            return received_ms, _RECEIVED
+        return device_ms, _DEVICE

@@ -1,19 +1,27 @@
 """The gateway as a process of its own, as an operator starts it."""
 
+import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from edge.status import read_metrics
-from tests.edge.gateway import PRIVATE, free_port
+from tests.edge.tty import ROOT
 
-ROOT = Path(__file__).parents[2]
+PRIVATE = X25519PrivateKey.generate()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
 
 
 class Process:
@@ -21,11 +29,12 @@ class Process:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.children: list[subprocess.Popen[bytes]] = []
         self.line_port, self.mllp_port, self.metrics_port, self.uplink_port = (
             free_port() for _ in range(4)
         )
         key = folder / "cloud.pub"
-        key.write_bytes(PRIVATE.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+        key.write_bytes(PRIVATE.public_key().public_bytes_raw())
         self.config = folder / "edge.toml"
         self.state = folder / "state"
         self.config.write_text(
@@ -46,13 +55,38 @@ class Process:
             str(self.config),
         ]
 
+    def set(self, *lines: str) -> None:
+        """Put keys before those that are there; a key given twice is a mistake of the test."""
+        self.config.write_text("\n".join(lines) + "\n" + self.config.read_text())
+
+    def replace(self, old: str, new: str) -> None:
+        """Change the configuration's text."""
+        text = self.config.read_text()
+        assert old in text
+        self.config.write_text(text.replace(old, new))
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return what was logged."""
+        lines = (self.folder / "log").read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("}\n")]
+
+    def logged(self, event: str, count: int = 1) -> dict[str, Any]:
+        """Wait for an event's n-th time in the log, and return it."""
+        for _ in range(400):
+            found = [one for one in self.events() if one["event"] == event]
+            if len(found) >= count:
+                return found[count - 1]
+            time.sleep(0.025)
+        raise AssertionError(f"{event} was not logged within 10 s: {self.events()}")
+
     @contextmanager
-    def started(self) -> Iterator["subprocess.Popen[bytes]"]:
+    def started(self, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
         """Run it while in the block; kill what is left of it after."""
         with (self.folder / "log").open("wb") as log:
             child = subprocess.Popen(
-                self.command("run"), stdout=log, stderr=log, cwd=ROOT, env=os.environ
+                self.command("run"), stdout=log, stderr=log, cwd=ROOT, env=os.environ | environment
             )
+        self.children.append(child)
         try:
             self._wait(child)
             yield child

@@ -1,22 +1,34 @@
 """The commands say what is so, and their exit codes mean it."""
 
 import json
+import os
+import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
-import jinja2
 import pytest
 
-from edge import config, status
+from edge.control_client import ask
 from healthsync.cli import main
 from healthsync.runtime.exits import Exit
-from tests.edge.process import ROOT, Process
-from vitals.errors import ConfigError
+from tests.edge.process import Process
+from tests.edge.tty import ROOT
 
 
 def _edge(process: Process, *words: str) -> int:
     return main(process.command(*words)[3:])
+
+
+def _say(process: Process, line: bytes, answer: bytes = b"ok\n") -> None:
+    with socket.create_connection(("127.0.0.1", process.line_port), timeout=5) as sock:
+        sock.sendall(line)
+        assert sock.recv(len(answer)) == answer
+
+
+def _codes(picture: dict[str, list[dict[str, str]]]) -> list[str]:
+    return [one["code"] for one in picture["wrong"]]
 
 
 def test_a_running_gateway_without_a_link_is_degraded(
@@ -24,75 +36,64 @@ def test_a_running_gateway_without_a_link_is_degraded(
 ) -> None:
     process = Process(tmp_path)
     with process.started():
-        with socket.create_connection(("127.0.0.1", process.line_port)) as sock:
-            sock.sendall(b"reply=yes heart_rate=78, oxygen=95%\n")
-            assert sock.recv(3) == b"ok\n"
+        _say(process, b"device=m-1 reply=yes heart_rate=78, oxygen=95%\n")
         assert _edge(process, "status", "--json") == Exit.DEGRADED
         picture = json.loads(capsys.readouterr().out)
-        assert picture["wrong"] == ["no session with the cloud"]
+        assert _codes(picture) == ["link-down"]
+        assert picture["state"] == "degraded"
         assert picture["live"]["readings_total"] == 2
         assert picture["spool"]["frames"] == 1
         assert picture["spool"]["totals"]["readings_spooled"] == 2
+        assert picture["program"]["devices"]["ok"] == 1
+        assert picture["disk"]["free_bytes"] > 0
+        assert picture["program"]["recent"]["lines_total"] == 1
         assert _edge(process, "status") == Exit.DEGRADED
         assert "no session with the cloud" in capsys.readouterr().out
+        _say(process, b"device=m-2 reply=yes hr=x\n", b"rejected bad-number")
+        assert _edge(process, "status", "--json") == Exit.DEGRADED
+        assert "device-refused" in _codes(json.loads(capsys.readouterr().out))
     assert _edge(process, "status") == Exit.FAILED
+    assert "does not answer" in capsys.readouterr().out
     assert _edge(process, "spool", "status") == Exit.OK
     assert "1 frames" in capsys.readouterr().out
+
+
+def test_without_its_socket_the_metrics_port_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = Process(tmp_path)
+    with process.started():
+        _say(process, b"device=m-1 reply=yes hr=78\n")
+        (process.state / "control.sock").unlink()
+        assert _edge(process, "status", "--json") == Exit.DEGRADED
+        picture = json.loads(capsys.readouterr().out)
+        assert _codes(picture) == ["link-down", "no-control"]
+        assert picture["live"]["lines_total"] == 1
+        assert picture["program"] is None
+
+
+def test_a_stopped_process_is_not_called_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.control_client.TIMEOUT_S", 0.2)
+    monkeypatch.setattr("edge.control_client.Stream.__init__.__defaults__", (0.2,))
+    monkeypatch.setattr("edge.status.METRICS_TIMEOUT_S", 0.2)
+    process = Process(tmp_path)
+    with process.started() as child:
+        child.send_signal(signal.SIGSTOP)
+        try:
+            assert _edge(process, "status") == Exit.FAILED
+        finally:
+            child.send_signal(signal.SIGCONT)
+        assert _edge(process, "status") == Exit.DEGRADED
 
 
 def test_without_a_spool_the_spool_status_fails(tmp_path: Path) -> None:
     assert _edge(Process(tmp_path), "spool", "status") == Exit.FAILED
 
 
-def test_all_in_order_is_in_order() -> None:
-    live = {"link_up": 1.0, "dropped_frames_total": 0.0}
-    assert status.judge({"oldest_s": None}, live) == (Exit.OK, [])
-    assert status.judge({"oldest_s": 61.0}, live)[0] == Exit.DEGRADED
-    assert status.judge({"oldest_s": None}, {**live, "dropped_frames_total": 1})[0] == 1
-    assert status.judge(None, live)[0] == Exit.DEGRADED
-
-
 def test_a_good_configuration_is_called_good(tmp_path: Path) -> None:
     assert _edge(Process(tmp_path), "check-config") == Exit.OK
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "says"),
-    [
-        ("line_port", "lime_port", "line_port"),
-        ('"ward-1"', '"ward 1"', "edge_id"),
-        ("edge_id", "#", "edge_id"),
-        ('state_dir = "', 'site_zone = "Mars"\nstate_dir = "', "site_zone"),
-        ("metrics_port = ", "connections_max = 0\nmetrics_port = ", "connections_max"),
-        ("cloud.pub", "missing.pub", "missing.pub"),
-    ],
-)
-def test_a_wrong_configuration_names_what_is_wrong(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, says: str
-) -> None:
-    process = Process(tmp_path)
-    text = process.config.read_text()
-    assert old in text
-    process.config.write_text(text.replace(old, new))
-    assert _edge(process, "check-config") == Exit.CONFIG
-    assert says in capsys.readouterr().err
-
-
-def test_two_parts_cannot_share_a_port(tmp_path: Path) -> None:
-    process = Process(tmp_path)
-    text = process.config.read_text()
-    process.config.write_text(text.replace(str(process.mllp_port), str(process.line_port)))
-    with pytest.raises(ConfigError, match="mllp_port and line_port"):
-        config.load(process.config)
-
-
-def test_a_gateway_without_a_device_port_is_refused(tmp_path: Path) -> None:
-    process = Process(tmp_path)
-    lines = process.config.read_text().splitlines(keepends=True)
-    kept = "".join(line for line in lines if not line.startswith(("line_port", "mllp_port")))
-    process.config.write_text(kept)
-    with pytest.raises(ConfigError, match="line_port"):
-        config.load(process.config)
 
 
 def test_a_taken_port_ends_the_start_with_words(tmp_path: Path) -> None:
@@ -103,46 +104,61 @@ def test_a_taken_port_ends_the_start_with_words(tmp_path: Path) -> None:
         )
     assert done.returncode == Exit.UNAVAILABLE
     assert b"port-taken" in done.stdout
+    assert not (process.state / "control.sock").exists()
 
 
-VARIABLES = {
-    "hs_edge_id": "ward-1",
-    "hs_edge_ward": "W1",
-    "hs_edge_site_zone": "Europe/Berlin",
-    "hs_edge_state_dir": "/var/lib/healthsync",
-    "hs_hpke_public": "/etc/healthsync/cloud.pub",
-    "hs_edge_listen_host": "127.0.0.1",
-    "hs_edge_line_port": 7010,
-    "hs_edge_mllp_port": 2575,
-    "hs_edge_uplink_port": 7020,
-    "hs_metrics_port": 9110,
-}
-MORE = {
-    "hs_edge_line_proxy_port": 7012,
-    "hs_edge_mllp_proxy_port": 2577,
-    "hs_edge_max_connections": 100,
-}
+def test_a_socket_that_can_not_be_opened_stops_no_collecting(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    process.set(f'control_socket = "{tmp_path}/no/such/folder/c.sock"')
+    with process.started():
+        assert process.logged("control-socket-not-opened")["error"] == "FileNotFoundError"
+        _say(process, b"device=m-1 reply=yes hr=78\n")
 
 
-@pytest.mark.parametrize("variables", [VARIABLES, VARIABLES | MORE])
-def test_the_roles_template_makes_a_good_configuration(
-    tmp_path: Path, variables: dict[str, object]
-) -> None:
-    template = ROOT / "ansible/roles/healthsync_edge/templates/edge.toml.j2"
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 - TOML
-    path = tmp_path / "edge.toml"
-    path.write_text(environment.from_string(template.read_text()).render(variables))
-    loaded = config.load(path)
-    assert (loaded.line_port, loaded.metrics_port) == (7010, 9110)
-    assert loaded.line_proxy_port == variables.get("hs_edge_line_proxy_port")
+def test_a_socket_of_a_crash_is_replaced_at_the_next_start(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    path = process.state / "control.sock"
+    with process.started() as child:
+        child.kill()
+        child.wait()
+    assert path.exists()
+    with process.started() as child:
+        assert ask(path, {"get": "status"})["status"]["edge"] == "ward-1"
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(10) == Exit.OK
+    assert not path.exists()
+
+
+def test_systemd_is_told_ready_watchdog_and_stopping(tmp_path: Path) -> None:
+    address = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(address))
+        manager.settimeout(10)
+        process = Process(tmp_path)
+        with process.started(NOTIFY_SOCKET=str(address), WATCHDOG_USEC="200000") as child:
+            told: list[bytes] = []
+            while told.count(b"WATCHDOG=1") < 4 or b"READY=1" not in told:
+                told.append(manager.recv(100))
+            child.send_signal(signal.SIGTERM)
+            assert child.wait(10) == Exit.OK
+            while told[-1] != b"STOPPING=1":
+                told.append(manager.recv(100))
+    assert set(told) == {b"READY=1", b"WATCHDOG=1", b"STOPPING=1"}
+
+
+def test_a_log_line_is_json_with_a_level_that_can_be_filtered(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    with process.started():
+        process.logged("uplink-down")
+    levels = {one["event"]: one["level"] for one in process.events()}
+    assert (levels["serving"], levels["uplink-down"]) == ("info", "warning")
 
 
 def test_the_gateway_needs_none_of_the_clouds_libraries() -> None:
     code = (
-        "import sys, edge.main, edge.cli, edge.status;"
+        "import sys, edge.main, edge.cli, edge.status, edge.watch;"
         "bad = {'confluent_kafka', 'redis', 'boto3', 'fhir', 'pyarrow', 'numpy', 'cloud'};"
         "sys.exit(bool(bad & set(sys.modules)))"
     )
-    import sys
-
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, env=os.environ)
+    assert done.returncode == 0

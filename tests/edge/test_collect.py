@@ -13,8 +13,8 @@ from edge.bedside import LineTalk
 from edge.mllp import block
 from edge.spool import Backlog
 from tests.edge.gateway import NOW, PRIVATE, Gateway, _callers, caller, hear, running
+from tests.edge.hl7_messages import GOOD, message
 from tests.edge.ingest import Opener, until
-from tests.edge.test_hl7 import GOOD, _message
 from vitals import limits
 from vitals.codes import TimeSource
 from vitals.columns import Columns
@@ -123,7 +123,7 @@ def test_half_a_line_and_silence_is_quarantined_and_the_caller_let_go(tmp_path: 
         await slow.send_all(b"heart_rate=7")
         await quiet.send_all(b"heart_rate=80\n")
         await until(lambda: any(c.half_since for c in gateway.collector._connections.values()))
-        await until(lambda: gateway.committer._spool._frames == 1)
+        await until(lambda: gateway.committer._spool.frames == 1)
         gateway.now_s += limits.HALF_LINE_S_MAX + 1
         gateway.collector.sweep(gateway.now_s)
         assert await hear(slow, 1) == b""
@@ -220,7 +220,7 @@ def test_hl7_is_acknowledged_after_the_commit(tmp_path: Path) -> None:
 
     async def talk(port: int) -> None:
         stream = await caller(port)
-        await stream.send_all(block(_message(*GOOD)) + block(_message("OBR|1", msh="|B|P|2.6")))
+        await stream.send_all(block(message(*GOOD)) + block(message("OBR|1", msh="|B|P|2.6")))
         await stream.send_eof()
         answer = await hear(stream, 1 << 20)
         assert answer.count(b"\x1c\r") == 2
@@ -228,7 +228,7 @@ def test_hl7_is_acknowledged_after_the_commit(tmp_path: Path) -> None:
 
     _serve(gateway, talk, "mllp")
     readings, rejects = _kept(gateway.path)
-    assert readings == [("AA", 78)]
+    assert readings == [("AA/127.0.0.1", 78)]
     assert [reject.reason for reject in rejects] == ["hl7-no-reading"]
     db = sqlite3.connect(gateway.path)
     counters = dict(db.execute("SELECT name, value FROM counters"))
@@ -268,7 +268,7 @@ def test_a_clean_stop_keeps_and_answers_what_was_sent(tmp_path: Path) -> None:
             async with running(gateway):
                 stream = await caller(port)
                 await stream.send_all(b"reply=yes hr=1\nhr=2\nhr=")
-                await until(lambda: gateway.committer._pending or gateway.committer._spool._frames)
+                await until(lambda: gateway.committer._pending or gateway.committer._spool.frames)
                 nursery.start_soon(listen, stream)
 
     trio.run(main)

@@ -1,14 +1,15 @@
 """A line means exactly one thing, or it is refused whole with its reason."""
 
+import time
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.decode_line import Said, decode
+from edge.decode_line import Said, decode, parse_number
 from edge.normalize import Measure
-from edge.refusal import Reason, Refused
+from edge.refusal import Reason, Refuse, Refused
 from vitals import limits
 from vitals.codes import BY_ALIAS, BY_NAME, Site, Status
 
@@ -132,12 +133,21 @@ def test_values_and_units_in_every_spelling(line: str, values: dict[str, float |
         ("time=yesterday hr=78", ("bad-time", "time")),
         ("time=2026-11-23 hr=78", ("bad-time", "time")),
         ("time=2026-13-01T00:00:00Z hr=78", ("bad-time", "time")),
+        ("time=2026-11-23910:00:00Z hr=78", ("bad-time", "time")),
+        ("time=2026-11-23T10.5 hr=78", ("bad-time", "time")),
+        ("time=2026-11-23T10 hr=78", ("bad-time", "time")),
+        ("time=2026-W47-1T10:00 hr=78", ("bad-time", "time")),
+        ("time=2026-11-23T10:00:00+24:00 hr=78", ("bad-time", "time")),
+        ("time=٢026-11-23T10:00 hr=78", ("bad-time", "time")),
         ("acvpu=X", ("bad-value", "consciousness")),
         ("temp=37@elbow", ("bad-value", "site")),
         ("status=broken hr=1", ("bad-value", "status")),
         ("reply=maybe hr=1", ("bad-value", "reply")),
         ("sex=robot hr=1", ("bad-value", "sex")),
         ("dob=01.02.1970 hr=1", ("bad-value", "dob")),
+        ("dob=1970-13-01 hr=1", ("bad-value", "dob")),
+        ("dob=1970-W01-1 hr=1", ("bad-value", "dob")),
+        ("dob=1970-01-01T00:00 hr=1", ("bad-value", "dob")),
         ("device= hr=1", ("bad-value", "device")),
         ("name=" + "x" * 257, ("bad-value", "name")),
         (" ".join(f"hr={i}" for i in range(65)), ("too-many-fields", "")),
@@ -147,6 +157,16 @@ def test_values_and_units_in_every_spelling(line: str, values: dict[str, float |
         ('{"hr":{"value":78}}', ("bad-json", "hr")),
         ('{"a":' + "[" * 5000, ("bad-json", "")),
         ('{"hr":NaN}', ("bad-number", "")),
+        ('{"hr":-Infinity}', ("bad-number", "")),
+        ('{"hr":1e2}', ("bad-unit", "heart_rate")),
+        ('{"hr":"78 bpm"}', ("bad-unit", "heart_rate")),
+        ('{"hr":78}x', ("bad-json", "")),
+        ('"hr"=78', ("bad-field", "")),
+        ('name="a"b hr=1', ("bad-field", "")),
+        ('name="a\\n" hr=1', ("bad-field", "")),
+        ("hr=78. bpm", ("bad-field", "hr")),
+        ("bp=120/80 mmHg", ("bad-field", "bp")),
+        ("acvpu=1", ("bad-value", "consciousness")),
         ('{"hr":78,"hr":79}', ("duplicate-field", "hr")),
         ('{"hr":true}', ("bad-number", "heart_rate")),
         ('{"name":"\\ud800"}', ("not-utf8", "")),
@@ -186,6 +206,60 @@ def test_no_detail_repeats_what_was_sent() -> None:
         refused = decode(line.encode())
         assert isinstance(refused, Refused)
         assert "SECRET" not in refused.detail + refused.field
+
+
+@pytest.mark.parametrize(
+    ("written", "hour"),
+    [
+        ("2026-11-23T10:00", 10),
+        ("20261123T1000Z", 10),
+        ("20261123T100000.123456789Z", 10),
+        ("2026-11-23t10:00:00.5+01", 9),
+        ("2026-11-23T10:00:00-0130", 11),
+        ('"2026-11-23 10:00:00,25Z"', 10),
+    ],
+)
+def test_times_in_every_form(written: str, hour: int) -> None:
+    said = _say(f"hr=1 time={written}").time
+    assert said is not None
+    assert (said if said.tzinfo is None else said.astimezone(UTC)).hour == hour
+
+
+def test_a_plain_number_has_nothing_after_it() -> None:
+    assert parse_number("x", "-12.50") == -12.5
+    for text in ("12.5%", "12 ", "1e2", "", "NaN", "1.2.3"):
+        with pytest.raises(Refuse):
+            parse_number("x", text)
+
+
+def test_a_key_is_shown_short_and_in_printable_ascii() -> None:
+    assert _reason("k" * 33 + "=1") == ("unknown-field", "k" * 32)
+    assert _reason("\u00e5=1") == ("unknown-field", "?")
+
+
+def test_a_day_is_told_as_iso_8601() -> None:
+    assert _say("dob=19700102 hr=1").patient == {"birth_date": "1970-01-02"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "name=" + "a" * 8000 + '"',
+        'a="' + "x" * 8000,
+        'a="' * 2600,
+        'a="' + "\\\\" * 4000,
+        "bp=" + "(" * 8000,
+        "a" * 8000,
+        " ," * 4000 + '"',
+        "{" + '"a":1,' * 1300,
+        '{"a":' * 1600,
+    ],
+)
+def test_no_line_costs_more_than_its_length(line: str) -> None:
+    """A regular expression that begins again at every byte took 3 s for one of these."""
+    began = time.process_time()
+    assert isinstance(decode(line.encode()), Refused)
+    assert time.process_time() - began < 0.25
 
 
 @settings(max_examples=500, deadline=None)
