@@ -19,10 +19,8 @@ local PORT_LINE, PORT_MLLP, PORT_UPLINK = 7010, 2575, 7020 -- vitals/ports.py
 -- What may be shown of a line: everything else is a patient's, or an unknown word.
 local OPEN = { device = true, time = true, reply = true, status = true, site = true }
 
--- Another dissector on the same bytes; TCP's reassembly is offered to it as it was to us.
--- What it can not read ends its own tree, and nothing else.
+-- Another dissector on the same bytes. What it can not read ends its own tree, and nothing else.
 local function hand_over(dissector, tvb, pinfo, tree)
-  pinfo.can_desegment = pinfo.can_desegment + 1
   local done, taken = pcall(dissector.call, dissector, tvb, pinfo, tree)
   return done and taken or tvb:len()
 end

