@@ -47,3 +47,47 @@ def test_ipv6_and_the_proxys_own_checks_are_known() -> None:
 def test_anything_else_is_refused(data: bytes) -> None:
     with pytest.raises(Refuse):
         proxy.read(data)
+
+
+def _tlv(kind: int, value: bytes) -> bytes:
+    return bytes([kind]) + len(value).to_bytes(2, "big") + value
+
+
+def _with(tlvs: bytes) -> bytes:
+    body = V4[16:] + tlvs
+    return V4[:14] + len(body).to_bytes(2, "big") + body
+
+
+NAME = _tlv(0x22, b"monitor-7")
+OTHERS = _tlv(4, b"pad") + _tlv(0x20, b"\x03\0\0\0\0" + _tlv(0x21, b"TLSv1.3") + NAME)
+
+
+@pytest.mark.parametrize(
+    ("tlvs", "name"),
+    [
+        (_tlv(0x20, b"\x05\0\0\0\0" + NAME), "monitor-7"),
+        (
+            _tlv(0x04, b"pad") + _tlv(0x20, b"\x03\0\0\0\0" + _tlv(0x21, b"TLSv1.3") + NAME),
+            "monitor-7",
+        ),
+        (_tlv(0x20, b"\x05\0\0\0\x01" + NAME), ""),
+        (_tlv(0x20, b"\x01\0\0\0\0" + NAME), ""),
+        (_tlv(0x20, b"\x05\0\0\0\0"), ""),
+        (_tlv(0x20, b"\x05\0\0"), ""),
+        (_tlv(0x20, b"\x05\0\0\0\0" + NAME)[:-2], ""),
+        (NAME, ""),
+    ],
+    ids=[
+        "good",
+        "among-others",
+        "not-verified",
+        "none-given",
+        "no-name",
+        "short",
+        "cut",
+        "outside",
+    ],
+)
+def test_only_a_verified_client_certificate_has_a_name(tlvs: bytes, name: str) -> None:
+    data = _with(tlvs)
+    assert proxy.read(data + b"hr=78\n") == proxy.Header("10.1.2.3", len(data), name)
