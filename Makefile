@@ -30,7 +30,8 @@ test: setup ## All tests: units, the validator, and the real path on one machine
 test-all: check test faults fuzz ## Everything, the long suites too
 
 faults: setup ## Power cuts at every sector, 30 kills, 5,000 idle connections
-	HEALTHSYNC_FAULT_BYTES=100000000 HEALTHSYNC_KILLS=30 HEALTHSYNC_IDLE_CONNECTIONS=5000 $(PYTHON) -m pytest tests/edge/test_power_cut.py \
+	HEALTHSYNC_FAULT_BYTES=100000000 HEALTHSYNC_KILLS=30 HEALTHSYNC_IDLE_CONNECTIONS=5000 \
+	  HEALTHSYNC_DELAY_S=0.1 $(PYTHON) -m pytest tests/edge/test_power_cut.py \
 	  tests/edge/test_salvage.py tests/edge/test_salvage_pages.py tests/edge/test_hostile.py
 
 fuzz: setup ## A million damaged inputs for each device protocol
