@@ -33,7 +33,7 @@ BYTES_MAX: Final = 4 * 1024 * 1024
 READINGS_MAX: Final = 3 * limits.FRAME_READINGS_MAX
 """Of these frames: bound what one call holds in memory, sealed and open."""
 
-LARGE: Final = limits.FRAME_READINGS_MAX // 4
+LARGE: Final = limits.FRAME_READINGS_MAX // 20
 """Readings of a frame that is left as it is: a busy ward's own frames are small enough."""
 
 SPAN_MS: Final = 300_000
