@@ -21,13 +21,14 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from bench.load import line
-from bench.processes import Sink, cpu_s, free_port, load, process, resident_mb, wait_for_port
+from bench.processes import Sink, cpu_s, load, process, resident_mb, wait_for_port
 from edge.admission import Caller
 from edge.bedside import LineTalk
 from edge.hl7_talk import Hl7Talk
 from edge.mllp import block
 from edge.setting import Setting
 from edge.status import read_metrics
+from onebox import ports
 
 SETTLE_S_MAX = 60.0
 
@@ -37,7 +38,7 @@ class Ours:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port, self.metrics, uplink = free_port(), free_port(), free_port()
+        self.port, self.metrics, uplink = ports.free(3)
         key = folder / "cloud.pub"
         public = X25519PrivateKey.generate().public_key()
         key.write_bytes(public.public_bytes(Encoding.Raw, PublicFormat.Raw))
@@ -59,7 +60,7 @@ class Rsyslog:
 
     def __init__(self, folder: Path, *, sync: bool) -> None:
         self.folder = folder
-        self.port = free_port()
+        (self.port,) = ports.free(1)
         self.sink = Sink()
         text = (Path(__file__).parent / "peers" / "rsyslog.conf").read_text()
         for name, value in (

@@ -15,12 +15,6 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 
 
-def free_port() -> int:
-    """Return a loopback port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
-
-
 def cpu_s(pid: int) -> float:
     """Return the CPU seconds of a process and its threads so far, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -2,7 +2,6 @@
 
 import io
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -102,8 +101,3 @@ async def hear(stream: trio.SocketStream, size: int) -> bytes:
                 break
             data += part
     return data
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])

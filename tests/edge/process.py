@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,14 +13,10 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from edge.status import read_metrics
+from onebox import ports
 from tests.edge.tty import ROOT
 
 PRIVATE = X25519PrivateKey.generate()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 class Process:
@@ -30,9 +25,7 @@ class Process:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.children: list[subprocess.Popen[bytes]] = []
-        self.line_port, self.mllp_port, self.metrics_port, self.uplink_port = (
-            free_port() for _ in range(4)
-        )
+        self.line_port, self.mllp_port, self.metrics_port, self.uplink_port = ports.free(4)
         key = folder / "cloud.pub"
         key.write_bytes(PRIVATE.public_key().public_bytes_raw())
         self.config = folder / "edge.toml"

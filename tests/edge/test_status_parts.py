@@ -19,8 +19,8 @@ from edge.config import Config
 from edge.live import Recent, flatten
 from edge.pulse import STUCK_S_MAX, Pulse
 from healthsync.runtime.log import Log
+from onebox import ports
 from tests.edge.gateway import NOW
-from tests.edge.process import free_port
 
 
 def test_metrics_are_read_alike_here_and_over_http() -> None:
@@ -58,12 +58,12 @@ def test_only_what_grew_of_late_is_recent() -> None:
 
 def test_a_port_that_is_not_ours_is_no_running_gateway(tmp_path: Path) -> None:
     with pytest.raises(OSError):
-        status.read_metrics(free_port())
+        status.read_metrics(ports.free(1)[0])
     config = Config(
         edge_id="ward-1",
         state_dir=str(tmp_path),
         hpke_public="",
-        metrics_port=free_port(),
+        metrics_port=ports.free(1)[0],
     )
     picture = status.gather(config)
     assert picture["state"] == "failed"
@@ -71,7 +71,9 @@ def test_a_port_that_is_not_ours_is_no_running_gateway(tmp_path: Path) -> None:
 
 
 def test_what_the_socket_said_is_not_asked_for_again(tmp_path: Path) -> None:
-    config = Config(edge_id="w", state_dir=str(tmp_path), hpke_public="", metrics_port=free_port())
+    config = Config(
+        edge_id="w", state_dir=str(tmp_path), hpke_public="", metrics_port=ports.free(1)[0]
+    )
     program = {"live": {"link_up": 1.0}, "rejects": {}, "version": "0.1.0"}
     found = status.picture(config, program, "")
     assert (found["live"], found["program"]) == ({"link_up": 1.0}, {"version": "0.1.0"})
@@ -131,7 +133,7 @@ def test_the_leafs_end_is_read_beside_its_key_and_chain(tmp_path: Path) -> None:
         edge_id="ward-1",
         state_dir=str(tmp_path),
         hpke_public="",
-        metrics_port=free_port(),
+        metrics_port=ports.free(1)[0],
         link_certificate=str(path),
     )
     shown = status.gather(config)["certificate"]

@@ -12,7 +12,8 @@ import trio_websocket
 from edge import metrics, uplink
 from edge.spool import Backlog, Held
 from edge.uplink import Uplink
-from tests.edge.gateway import NOW, PRIVATE, Gateway, entry, free_port
+from onebox import ports
+from tests.edge.gateway import NOW, PRIVATE, Gateway, entry
 from tests.edge.ingest import Ingest, serving, until
 from vitals.columns import Columns
 from vitals.session import Credit, Pong, encode
@@ -160,7 +161,7 @@ def test_a_new_epoch_is_told_before_its_first_frame(tmp_path: Path) -> None:
 
 def test_collection_goes_on_without_a_link_and_the_link_comes_back(tmp_path: Path) -> None:
     ward = Ward(tmp_path)
-    port = free_port()
+    port = ports.free(1)[0]
 
     async def story(nursery: trio.Nursery) -> None:
         link = ward.start(port)

@@ -82,6 +82,21 @@ def test_ports_are_kept_over_a_restart_and_differ_from_each_other(tmp_path: Path
     assert ports.allocate(tmp_path / "ports.json") == first
 
 
+def test_a_free_port_is_handed_out_once_and_is_none_of_an_outgoing_call() -> None:
+    outgoing = int(ports.OUTGOING.read_text().split()[0])
+    found = ports.free(200) + ports.free(200)
+    assert len(set(found)) == 400
+    assert all(ports.LOWEST <= port < outgoing for port in found)
+
+
+def test_a_machine_that_gives_all_ports_to_outgoing_calls_still_has_free_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ports, "OUTGOING", tmp_path / "range")
+    (tmp_path / "range").write_text("1024 65535\n")
+    assert len(set(ports.free(20))) == 20
+
+
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
     numbers = ports.allocate(tmp_path / "ports.json")
     assert ports.taken(numbers) == []

@@ -1,7 +1,6 @@
 """A plaintext Kafka node of one's own: temp folder, free loopback ports, ended by its pid."""
 
 import os
-import socket
 import subprocess
 import time
 import uuid
@@ -10,6 +9,7 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from onebox import ports
 from vitals import topics
 
 JARS = Path(__file__).parents[3] / ".tools" / "kafka"
@@ -34,21 +34,13 @@ auto.create.topics.enable=false
 """
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
-
-
 class Broker:
     """Started by `start`, stopped by `stop`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        self.port, self._controller = free_ports(2)
+        self.port, self._controller = ports.free(2)
         self.bootstrap = f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
