@@ -11,6 +11,7 @@ refusal, the plain one. Both end in the same readings.
 """
 
 import re
+from collections.abc import Sequence
 from datetime import tzinfo
 from functools import lru_cache
 from typing import Final
@@ -20,13 +21,14 @@ import msgspec
 from edge import normalize
 from edge.admission import Caller
 from edge.decode_line import Said, decode, moment
-from edge.entry import Answer, Entry, accepted, rejection
+from edge.entry import Answer, Entry, accepted, noted, rejection
 from edge.lines import LineReader, Oversize
+from edge.moment import Moment
 from edge.refusal import Reason, Refuse, Refused
 from edge.setting import Setting
 from edge.words import Words
 from vitals import limits
-from vitals.codes import VITALS
+from vitals.codes import VITALS, TimeSource
 from vitals.columns import Source
 from vitals.reading import Patient
 
@@ -36,6 +38,9 @@ PREFIX_BYTES_MAX: Final = 160
 
 TIMES_MAX: Final = 1024
 """Times remembered, 200 KB: all devices of a ward write the same second."""
+
+_CARRIAGE_RETURN: Final = ord("\r")
+_BRACE: Final = ord("{")
 
 _NAMES_SOMEONE: Final = re.compile(rb"device|mrn|name|dob|birth|sex|gender|bed|\\u", re.IGNORECASE)
 _ASKS_REPLY: Final = re.compile(rb'\breply"?\s*[=:]\s*"?(yes|true)\b', re.IGNORECASE)
@@ -53,6 +58,8 @@ _UNKNOWN: Final = Refused(
 )
 
 _words: Final = Words()
+_DEVICE: Final = int(TimeSource.DEVICE)
+_RECEIVED: Final = int(TimeSource.RECEIVED)
 
 # A remembered prefix and known words can not be over the limit of fields: "bed= " is the shortest
 # field that names, each vital sign stands in known words once, and then there is a time.
@@ -107,7 +114,8 @@ class LineTalk:
         """Take the caller: its address names the device until the device does itself."""
         self._caller, self._setting = caller, setting
         self._admission = setting.admission
-        self._lines = LineReader()
+        self._lines: LineReader | None = None
+        """Made when half a line came, gone with it: ten thousand connections have none."""
         self._replies = False
         self._stranger: str | None = None
         """Name of the device that spoke last, when the policy does not know it."""
@@ -118,27 +126,49 @@ class LineTalk:
         setting = self._setting
         if setting.admission is not self._admission or setting.ward != self._ward:
             self._reread()
+        # What nearly always comes: one whole line, of words that are known.
+        if (
+            self._lines is None
+            and self._admitted
+            and 1 < len(data) <= limits.LINE_BYTES_MAX
+            and data.find(b"\n") == len(data) - 1
+            and data[-2] != _CARRIAGE_RETURN
+            and data[0] != _BRACE
+        ):
+            entry = self._quick(data[:-1], received_ms)
+            if entry is not None:
+                return [entry]
         entries = []
-        for line in self._lines.receive(data):
+        for line in self._cut(data):
             if isinstance(line, Oversize):
                 entries.append(self._refuse(_TOO_LONG, line.head, line.total_bytes, received_ms))
                 continue
-            entry = self._quick(line, received_ms) or self._plain(line, received_ms)
+            entry = None
+            if self._admitted and line[:1] != b"{":
+                entry = self._quick(line, received_ms)
+            entry = entry or self._plain(line, received_ms)
             if entry is not None:
                 entries.append(entry)
         return entries
 
+    def _cut(self, data: bytes) -> Sequence[bytes | Oversize]:
+        """Return the lines that ``data`` ends."""
+        reader = self._lines or LineReader()
+        lines = reader.receive(data)
+        self._lines = reader if reader.held_bytes() else None
+        return lines
+
     def held_bytes(self) -> int:
         """Return how many bytes are held of something unfinished: the collector bounds them all."""
-        return self._lines.held_bytes()
+        return 0 if self._lines is None else self._lines.held_bytes()
 
     def half(self) -> bool:
         """Tell whether a line has begun and not ended."""
-        return self._lines.held_bytes() > 0
+        return self._lines is not None
 
     def leave(self, received_ms: int) -> Entry | None:
         """Return the unfinished line as refused input, or None; the connection is over."""
-        half = self._lines.half()
+        half = None if self._lines is None else self._lines.half()
         if half is None:
             return None
         return self._refuse(_HALF_LINE, half.head, half.total_bytes, received_ms)
@@ -146,24 +176,32 @@ class LineTalk:
     # -- what a line means ----------------------------------------------------------------------
 
     def _quick(self, line: bytes, received_ms: int) -> Entry | None:
-        """Return the entry of a line of known words; None leaves it to `_plain`."""
-        if not self._admitted or line[:1] == b"{":
-            return None
+        """Return the entry of an admitted line of known words; None leaves it to `_plain`."""
         try:
             read = _words.read(line.removeprefix(self._prefix).decode())
             if read is None:
                 return None
-            rows, time = read
+            rows, time, layout = read
             if not rows:
                 return None
             if not time:
-                readings = normalize.timed(rows, None, received_ms)
-            else:
-                readings = normalize.timed(rows, _said_ms(time, self._setting.zone), received_ms)
-                readings = self._setting.skews.date(self._source.device, readings)
+                moment = Moment(rows, received_ms, received_ms, _RECEIVED, layout)
+                return noted(self._source, moment, _ok if self._replies else None)
+            said_ms = _said_ms(time, self._setting.zone)
         except (UnicodeDecodeError, Refuse):
             return None
-        return accepted(self._source, readings, _ok if self._replies else None)
+        return self._dated(normalize.timed(rows, said_ms, received_ms, layout))
+
+    def _dated(self, moment: Moment) -> Entry:
+        """Return the entry of what the source said, its time judged."""
+        answer = _ok if self._replies else None
+        if not moment.rows:  # it only named somebody
+            return accepted(self._source, (), answer)
+        if moment.time_source == _DEVICE:
+            dated = self._setting.skews.date_moment(self._source.device, moment)
+            if dated is not None:
+                return accepted(self._source, dated, answer)
+        return noted(self._source, moment, answer)
 
     def _plain(self, line: bytes, received_ms: int) -> Entry | None:
         said = decode(line)
@@ -178,15 +216,14 @@ class LineTalk:
             device_ms = (
                 None if said.time is None else normalize.to_ms(said.time, self._setting.zone)
             )
-            readings = normalize.readings(said.measures, device_ms, received_ms, said.status)
+            found = normalize.moment(said.measures, device_ms, received_ms, said.status)
         except Refuse as refuse:
             return self._refuse(refuse.refused, line, len(line), received_ms)
         if said.reply is not None:
             self._replies = said.reply
         if said.device is not None or said.patient:
             self._attach(said, line)
-        readings = self._setting.skews.date(device, readings)
-        return accepted(self._source, readings, _ok if self._replies else None)
+        return self._dated(found)
 
     # -- who speaks -----------------------------------------------------------------------------
 

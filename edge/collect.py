@@ -21,25 +21,22 @@ from edge.admission import Caller
 from edge.bedside import LineTalk
 from edge.commit import Committer
 from edge.config import Config
-from edge.devices import Devices
+from edge.devices import Device, Devices
 from edge.entry import Entry
 from edge.hl7_talk import Hl7Talk
+from edge.moment import Moment
 from edge.refusal import Reason, Refuse
 from edge.setting import Setting
 from healthsync.runtime.log import Log
 from vitals import limits
+from vitals.columns import Source
 
 RECEIVE_BYTES: Final = 2 * 1024
 """One read: a busy sender gets no more before its neighbours had their turn. A thousand of the
 shortest bad lines fit, some 10 ms of work."""
 
-PACE_S: Final = 0.004
-"""Pause between two looks at the sockets under load: every look costs 60 µs whatever it finds, so
-at 10,000 lines a second 40 lines share one. Less than half of the commit window, so the latency of
-a line under load grows by no more than that; a quiet ward never waits."""
-
-PACE_LINES: Final = 8
-"""Reads within one look, or within PACE_S of the last, that count as load: 2,000 a second."""
+STALL_S: Final = 1.0
+"""A wait for the disk that is longer is made good to everybody: who spoke in vain is not idle."""
 
 HELD_BYTES_MAX: Final = 64 * 1024 * 1024
 """Unfinished lines and messages of all connections together. Beyond it whoever adds to what it
@@ -55,6 +52,10 @@ UNACKED_MS_MAX: Final = 30_000
 
 EVENTS_MAX: Final = 512
 """Sockets served before other Trio tasks get theirs."""
+
+LOOK_LINES_MAX: Final = 1024
+"""Lines taken by one look, but for those of its last read: some 10 ms of work. Whoever floods the
+gateway with the shortest of lines, from however many connections, delays the others by no more."""
 
 UNSENT_BYTES_MAX: Final = 64 * 1024
 """Answers that a caller does not read; beyond it the connection is closed."""
@@ -80,6 +81,7 @@ class _Connection:
     """One caller. ``waiting``: entries submitted, not answered yet."""
 
     __slots__ = (
+        "device",
         "ended",
         "fd",
         "half_since",
@@ -88,6 +90,7 @@ class _Connection:
         "held",
         "kind",
         "sock",
+        "source",
         "talk",
         "unsent",
         "via",
@@ -106,6 +109,10 @@ class _Connection:
         self.unsent = b""
         self.waiting = 0
         self.via = ""
+        """Protocol and address; a text of its own."""
+        self.source: Source | None = None
+        """Who spoke last, and what is known of it: see `Collector._speaker`."""
+        self.device: Device | None = None
         self.ended = False
         self.writing = False
 
@@ -129,6 +136,7 @@ class Collector:
         self._listeners: dict[int, _Listener] = {}
         self._connections: dict[int, _Connection] = {}
         self._resting: list[_Listener] = []
+        self._stalled = False
         self.devices = Devices()
         self._batch: list[Entry] = []
         self._held = 0
@@ -157,14 +165,41 @@ class Collector:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._sweeping)
+                heard = False
                 while True:
-                    await trio.lowlevel.wait_readable(self._epoll.fileno())
-                    while self._drain() >= PACE_LINES:
-                        await self._committer.room()
-                        await trio.sleep(PACE_S)
-                    await self._committer.room()
+                    if not heard:
+                        await trio.lowlevel.wait_readable(self._epoll.fileno())
+                    # What comes meanwhile waits in the sockets: one look, one commit for all.
+                    # Every look costs 60 µs and more whatever it finds, every commit a millisecond.
+                    await self._committer.window()
+                    heard = await self._gather()
+                    if heard:
+                        await self._settle()
         finally:
             self.close_ports()
+
+    async def _gather(self) -> bool:
+        """Look at the sockets until nothing more is there, for one window; tell if one was read."""
+        ends, heard = self._clock() + limits.COMMIT_WINDOW_S, False
+        while True:
+            reads, more = self._drain()
+            heard = heard or reads > 0
+            if not more or self._committer.is_full or self._clock() >= ends:
+                return heard
+            await trio.lowlevel.checkpoint()
+
+    async def _settle(self) -> None:
+        """Have what was handed over committed and answered; nothing is read before."""
+        began = self._clock()
+        self._stalled = True
+        await self._committer.settle()
+        self._stalled = False
+        stalled_s = self._clock() - began
+        if stalled_s > STALL_S:
+            for connection in self._connections.values():
+                connection.heard += stalled_s
+                if connection.half_since is not None:
+                    connection.half_since += stalled_s
 
     def close_ports(self) -> None:
         """Take no more input: close listeners, quarantine half lines. Answers can still go out."""
@@ -183,11 +218,17 @@ class Collector:
 
     # -- readiness ------------------------------------------------------------------------------
 
-    def _drain(self) -> int:
-        """Serve the sockets that are ready; return how many were read."""
+    def _drain(self) -> tuple[int, bool]:
+        """Serve the sockets that are ready; return how many were read, and if there is more."""
         received_ms, now = self._now_ms(), self._clock()
-        connections, reads = self._connections, 0
-        for fd, events in self._epoll.poll(0, EVENTS_MAX):
+        connections = self._connections
+        found = self._epoll.poll(0, EVENTS_MAX)
+        more = len(found) == EVENTS_MAX
+        heard: list[tuple[_Connection, bytes]] = []
+        lines = ended = 0
+        # First all sockets, then all that they said: a call into the kernel leaves the processor's
+        # caches to somebody else, and one loop at a time stays in them.
+        for fd, events in found:
             connection = connections.get(fd)
             if connection is None:
                 listener = self._listeners.get(fd)
@@ -197,14 +238,31 @@ class Collector:
             if events & select.EPOLLOUT:
                 self._flush(connection)
             if not connection.ended and events & ~select.EPOLLOUT:
-                self._read(connection, received_ms, now)
-                reads += 1
+                if lines >= LOOK_LINES_MAX:
+                    more = True
+                    continue
+                try:
+                    data = connection.sock.recv(RECEIVE_BYTES)
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    data = b""
+                if data:
+                    heard.append((connection, data))
+                    lines += data.count(b"\n")
+                    more = more or len(data) == RECEIVE_BYTES
+                else:
+                    self._end(connection)
+                    ended += 1
             elif events & (select.EPOLLHUP | select.EPOLLERR):
                 self._close(connection)  # gone before its last answer
+        for connection, data in heard:
+            connection.heard = now
+            self._take(connection, data, received_ms, now)
         if self._batch:
-            self._committer.submit(self._batch)
+            self._committer.submit(self._batch, settling=True)
             self._batch = []
-        return reads
+        return len(heard) + ended, more
 
     def _accept(self, listener: _Listener, now: float) -> None:
         for _ in range(EVENTS_MAX):
@@ -251,17 +309,8 @@ class Collector:
             return None
         return (LineTalk if kind == "line" else Hl7Talk)(caller, self.setting)
 
-    def _read(self, connection: _Connection, received_ms: int, now: float) -> None:
-        try:
-            data = connection.sock.recv(RECEIVE_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._end(connection)
-            return
-        connection.heard = now
+    def _take(self, connection: _Connection, data: bytes, received_ms: int, now: float) -> None:
+        """Make entries of what a caller said."""
         talk = connection.talk
         if talk is None:
             data = self._identify(connection, data)
@@ -346,29 +395,48 @@ class Collector:
             self._flush(connection)
 
     def _count(self, entries: list[Entry]) -> None:
-        heard = self.devices.heard
+        devices = self.devices
         messages = parts = readings = ignored = alerts = 0
         for entry in entries:
+            moment, source = entry.moment, entry.source
+            if moment is not None and source is not None:
+                readings += len(moment.rows)
+                devices.noted(self._speaker(entry.connection, source, moment), moment)
+                continue
             messages += entry.message
             parts += entry.part
-            if entry.readings:
-                readings += len(entry.readings)
-                if entry.source is not None:
-                    heard(entry.source, entry.readings, _via(entry))
+            if entry.own:
+                readings += len(entry.own)
+                if source is not None:
+                    devices.heard(source, entry.own, _via(entry))
             if entry.rejected or entry.alerts or entry.ignored or entry.turned_away:
                 ignored += entry.ignored
                 alerts += len(entry.alerts)
                 for reject in entry.rejected:
                     metrics.REJECTED.labels(reject.reason).inc()
-                    self.devices.rejected(
-                        reject.device, reject.reason, reject.received_ms, _via(entry)
-                    )
+                    devices.rejected(reject.device, reject.reason, reject.received_ms, _via(entry))
         # Once a batch: a Prometheus counter costs most of a microsecond.
-        metrics.MESSAGES.inc(messages)
-        metrics.LINES.inc(len(entries) - messages - parts)
-        metrics.READINGS.inc(readings)
-        metrics.IGNORED.inc(ignored)
-        metrics.ALERTS.inc(alerts)
+        for counter, count in (
+            (metrics.LINES, len(entries) - messages - parts),
+            (metrics.READINGS, readings),
+            (metrics.MESSAGES, messages),
+            (metrics.IGNORED, ignored),
+            (metrics.ALERTS, alerts),
+        ):
+            if count:
+                counter.inc(count)
+
+    def _speaker(self, connection: object, source: Source, moment: Moment) -> Device:
+        """Return the device of a line. Who spoke last on its connection is found at once."""
+        if not isinstance(connection, _Connection):
+            return self.devices.speaks(source, moment.received_ms, "")
+        device = connection.device
+        # The connection's own text, not one like it: nobody else spoke for the device since.
+        if connection.source is source and device is not None and device.via is connection.via:
+            return device
+        device = self.devices.speaks(source, moment.received_ms, connection.via)
+        connection.source, connection.device = source, device
+        return device
 
     def _flush(self, connection: _Connection) -> None:
         if connection.unsent:
@@ -428,7 +496,7 @@ class Collector:
         """End connections that kept half a line, or nothing, for longer than the limits."""
         while self._resting:
             self._epoll.modify(self._resting.pop().sock.fileno(), select.EPOLLIN)
-        for connection in list(self._connections.values()):
+        for connection in () if self._stalled else list(self._connections.values()):
             half = connection.half_since
             if half is not None and now - half > limits.HALF_LINE_S_MAX:
                 self._end(connection)

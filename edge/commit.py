@@ -10,12 +10,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import trio
 
 from edge import metrics
+from edge.disk_thread import DiskThread
 from edge.entry import Entry
 from edge.refusal import Reason
 from edge.seal import Sealed, Sealing
@@ -28,10 +30,8 @@ from vitals.errors import VitalsError
 from vitals.frame import Lane
 
 IDLE_WINDOW_S: Final = 0.002
-"""Window of the first line after silence: enough for its neighbours, unnoticed by a person."""
-
-IDLE_AFTER_S: Final = 0.1
-"""Silence after which the short window applies; under load the whole window fills frames."""
+"""Window of the first line after silence: enough for its neighbours, unnoticed by a person. Under
+load a commit follows the last by COMMIT_WINDOW_S, which fills its frame."""
 
 ACK_FLUSH_S: Final = 0.25
 """Acknowledgements wait this long for a commit to travel with before they get their own."""
@@ -40,9 +40,9 @@ ENTRY_BYTES: Final = 1200
 """Of an entry in memory beside its content, measured: a refused HL7 message with its answer."""
 
 PENDING_BYTES_MAX: Final = 1024 * 1024
-"""Input in memory waiting for the disk; beyond it the collector stops reading and TCP slows the
-senders. Some 870 entries: one commit's work, so that whoever floods the gateway with the shortest
-input delays the others by tens of milliseconds and not by a second."""
+"""Input in memory that is read for one commit; beyond it the collector waits for the disk and TCP
+slows the senders. Some 870 entries: one commit's work, so that whoever floods the gateway with
+the shortest input delays the others by tens of milliseconds and not by a second."""
 
 UPKEEP_S: Final = 1.0
 UPKEEP_BUSY_S: Final = 0.05
@@ -61,6 +61,14 @@ Handover = Callable[[list[Held], WrappedEpoch], None]
 
 def _nobody(*_: object) -> None:
     """Stand in until the collector and the uplink are there."""
+
+
+class _Batch(NamedTuple):
+    frames: list[Sealed]
+    kept: list[Entry]
+    lost: list[Entry]
+    """Those that cannot be sealed."""
+    counts: Counter[str]
 
 
 class _Outcome(NamedTuple):
@@ -101,10 +109,12 @@ class Committer:
         self._suspected = False
         self._sent: dict[str, int] | None = {}
         self._deleting = self._upkeeping = False
-        self._wake, self._full, self._room = trio.Event(), trio.Event(), trio.Event()
-        self._flushed = trio.Event()
+        self._wake, self._full, self._flushed = trio.Event(), trio.Event(), trio.Event()
+        self._disk = trio.Lock()
+        """Held by whoever commits or keeps up: one transaction at a time."""
         self._stopping = False
-        self._last_end = -IDLE_AFTER_S
+        self._last_end = -limits.COMMIT_WINDOW_S
+        self._thread = DiskThread()
         self._waiting_since: float | None = None
         self._upkeep_at = 0.0
         self._shown = ""
@@ -157,13 +167,14 @@ class Committer:
         """Return the running epoch; it has been stored."""
         return self._sealing.epoch
 
-    def submit(self, entries: list[Entry]) -> None:
-        """Take entries; never blocks. Await `room` before reading more input.
+    def submit(self, entries: list[Entry], *, settling: bool = False) -> None:
+        """Take entries; never blocks. Who is ``settling`` calls `settle` before it waits again.
 
         Entries of one call share a transaction: they are kept together or not at all.
         """
-        if not self._pending:
+        if not settling:
             self._wake.set()
+        if not self._pending:
             self._waiting_since = trio.current_time()
         self._pending += entries
         size = sum([entry.size for entry in entries])
@@ -177,10 +188,34 @@ class Committer:
         since = self._waiting_since
         return 0.0 if since is None else max(0.0, trio.current_time() - since)
 
-    async def room(self) -> None:
-        """Return once little enough is pending."""
-        while self._held_bytes > PENDING_BYTES_MAX:
-            await self._room.wait()
+    @property
+    def is_full(self) -> bool:
+        """Tell whether so much is pending that no more should be read before it is committed."""
+        return (
+            self._held_bytes > PENDING_BYTES_MAX or self._pending_bytes >= limits.COMMIT_BYTES_MAX
+        )
+
+    async def window(self) -> None:
+        """Wait for the neighbours of a first line; then look at them all."""
+        if trio.current_time() - self._last_end < limits.COMMIT_WINDOW_S:
+            await self._thread.tick()
+        else:
+            await trio.sleep(IDLE_WINDOW_S)
+
+    async def settle(self) -> None:
+        """Commit what is pending without waiting for more; return when its fate is known.
+
+        In the caller's own task: to wake another for it costs as much as sealing forty lines.
+        """
+        try:
+            self._disk.acquire_nowait()  # `acquire` takes a turn of the loop though it is free
+        except trio.WouldBlock:
+            await self._disk.acquire()
+        try:
+            if self._pending:
+                await self._commit()
+        finally:
+            self._disk.release()
 
     def acked(self, epoch: str, ranges: list[tuple[int, int]]) -> None:
         """Take frames that the cloud has; they are deleted with a coming transaction."""
@@ -210,14 +245,15 @@ class Committer:
                 if self._pending and not self._stopping:
                     await self._window()
                 if self._pending or self._acks or self._unsound:
-                    await self._commit()
+                    async with self._disk:
+                        await self._commit()
                 elif self._stopping:
                     return
                 if not self._stopping:
                     await self._keep_up()
         finally:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._end)
+            await self._thread.run(self._end)
+            self._thread.close()
 
     def _end(self) -> None:
         with suppress(sqlite3.Error, OSError):
@@ -230,12 +266,13 @@ class Committer:
         if now < self._upkeep_at:
             return
         self._upkeeping = True
-        if self._suspected:
-            self._suspected = False
-            await trio.to_thread.run_sync(self._replace, self._now_ms())
-        more = await trio.to_thread.run_sync(
-            self.upkeep.step, self._spool, self._now_ms(), self._sent
-        )
+        async with self._disk:
+            if self._suspected:
+                self._suspected = False
+                await self._thread.run(partial(self._replace, self._now_ms()))
+            more = await self._thread.run(
+                partial(self.upkeep.step, self._spool, self._now_ms(), self._sent)
+            )
         self._upkeeping = False
         self._upkeep_at = now + (UPKEEP_BUSY_S if more else UPKEEP_S)
         self._tell_flushed()
@@ -245,10 +282,10 @@ class Committer:
         self._flushed = trio.Event()
 
     async def _window(self) -> None:
-        idle = trio.current_time() - self._last_end > IDLE_AFTER_S
         if self._pending_bytes < limits.COMMIT_BYTES_MAX:
             self._full = trio.Event()
-            with trio.move_on_after(IDLE_WINDOW_S if idle else limits.COMMIT_WINDOW_S):
+            left_s = self._last_end + limits.COMMIT_WINDOW_S - trio.current_time()
+            with trio.move_on_after(max(left_s, IDLE_WINDOW_S)):
                 await self._full.wait()
 
     async def _commit(self) -> None:
@@ -257,7 +294,14 @@ class Committer:
         acks, self._acks = self._acks, []
         unsound, self._unsound = self._unsound, []
         self._deleting = bool(acks)
-        outcome = await trio.to_thread.run_sync(self._work, entries, acks, self._now_ms(), unsound)
+        # Sealed here, where what was read is still in the processor's cache: in the worker it
+        # costs twice as much.
+        now_ms = self._now_ms()
+        began = time.perf_counter()
+        sealed = self._seal(entries, now_ms)
+        outcome = await self._thread.run(
+            lambda: self._work(sealed, acks, now_ms, unsound, began), tick_s=limits.COMMIT_WINDOW_S
+        )
         self._acks = outcome.acks_left + self._acks
         self._deleting = False
         self._last_end = trio.current_time()
@@ -270,8 +314,6 @@ class Committer:
         if outcome.lost:
             self.released(outcome.lost, outcome.failure or Reason.SPOOL_FAILED)
         self._tell_flushed()
-        self._room.set()
-        self._room = trio.Event()
 
     def _report(self, outcome: _Outcome) -> None:
         if outcome.epoch.epoch != self._shown:
@@ -302,16 +344,17 @@ class Committer:
     # -- in the worker thread -------------------------------------------------------------------
 
     def _work(
-        self, entries: list[Entry], acks: list[Ranges], now_ms: int, unsound: list[int]
+        self, sealed: _Batch, acks: list[Ranges], now_ms: int, unsound: list[int], began: float
     ) -> _Outcome:
-        began = time.perf_counter()
-        kept, lost = entries, []
+        lost: list[Entry] = []
+        kept: list[Entry] = []
         stored, failure, aside, error_name = None, None, "", ""
         for attempt in range(3):
-            frames, kept, bad = self._seal(kept, now_ms)
-            lost += bad
-            self._counts["refused_inputs"] += len(bad)
-            counts = self._counts + _counts(kept, frames)
+            frames, kept, bad, counted = self._seal(kept, now_ms) if attempt else sealed
+            if bad:
+                lost += bad
+                self._counts["refused_inputs"] += len(bad)
+            counts = self._counts + counted if self._counts else counted
             try:
                 stored = self._spool.store(
                     self._sealing.epoch, frames, counts, acks, now_ms, unsound
@@ -355,23 +398,20 @@ class Committer:
         self.upkeep.damaged()
         return self._aside
 
-    def _seal(
-        self, entries: list[Entry], now_ms: int
-    ) -> tuple[list[Sealed], list[Entry], list[Entry]]:
+    def _seal(self, entries: list[Entry], now_ms: int) -> _Batch:
         """Return frames, the entries in them, and entries that cannot be sealed at all."""
+        good, bad = entries, []
         try:
-            return self._sealing.seal(entries, now_ms), entries, []
+            frames = self._sealing.seal(entries, now_ms)
         except (VitalsError, ValueError, TypeError, OverflowError):
-            good: list[Entry] = []
-            bad: list[Entry] = []
-            frames: list[Sealed] = []
+            good, frames = [], []
             for entry in entries:
                 try:
                     frames += self._sealing.seal([entry], now_ms)
                     good.append(entry)
                 except (VitalsError, ValueError, TypeError, OverflowError):
                     bad.append(entry)
-            return frames, good, bad
+        return _Batch(frames, good, bad, _counts(good, frames))
 
 
 def _counts(entries: list[Entry], frames: list[Sealed]) -> Counter[str]:

@@ -3,12 +3,17 @@
 Law: memory only, bounded; nothing of it is ever written to disk in clear. Of a patient it keeps
 the bed and whether a record number was said, never the number or the name. Filled by the
 collector when the fate of an entry is known, read by the control socket for the technician.
+
+Every line passes here and finds its device cold, so a device is small and lies in one place: the
+newest line is kept as it came, and who was heard least recently is looked for only when somebody
+has to go.
 """
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
+from edge.moment import Moment
 from edge.spool_devices import DeviceCounts
 from vitals.columns import Source
 from vitals.reading import Reading
@@ -24,7 +29,18 @@ KINDS_MAX: Final = 64
 
 LAYOUTS_MAX: Final = 16
 """Kinds of lines kept apart of one device; more are folded into one."""
-FOLDED: Final = (0, 0, 0)
+FOLDED: Final = -1
+
+FORGOTTEN: Final = "forgotten"
+"""How a device is connected that is remembered no more."""
+
+LEAVE_SHARE: Final = 20
+"""When there are too many, one of so many goes at once: finding the oldest reads them all."""
+
+Said = Moment | tuple[Reading, ...]
+"""What one line or message said."""
+Layout = int | tuple[int, int, int]
+"""Of a line `edge.moment.layout_of`; of a message how many readings, first and last kind."""
 
 GAP_MS_MAX: Final = 600_000
 """A longer silence is an outage, not the device's habit: spot checks come every few minutes."""
@@ -48,11 +64,13 @@ class Device:
         "inputs",
         "kept",
         "last_ms",
+        "layout",
         "name",
+        "newest",
+        "others",
         "readings",
         "refused_ms",
         "rejects",
-        "said",
         "told",
         "via",
     )
@@ -70,12 +88,15 @@ class Device:
         """When an input of it was last refused."""
         self.rejects: Counter[str] | None = None
         """Refused inputs by reason; None before the first."""
-        self.said: dict[tuple[int, int, int], tuple[Reading, ...]] = {}
-        """Layout (how many readings, first and last vital sign) -> its newest readings."""
-        self.told = (0, 0, 0)
+        self.newest: Said = ()
+        """The last input's readings, and their layout."""
+        self.layout: Layout = FOLDED
+        self.others: dict[Layout, Said] | None = None
+        """Other layouts -> their newest readings; most devices have none."""
+        self.told = _NOTHING
         """Inputs, readings and rejects that `Devices.counted` has told."""
         self.kept = 0
-        """Readings in ``said``."""
+        """Readings in ``newest`` and ``others``."""
         self.bed = ""
         self.identified = False
         """True when it named a patient's record number."""
@@ -104,24 +125,33 @@ class Device:
         """Return `kind` -> newest reading, KINDS_MAX of them.
 
         Made when somebody looks. A line's readings are kept as they came, by layout: sorting them
-        in one by one took 1 µs of a line's 18. Of two layouts that differ only in the middle the
-        older is forgotten: a technician's table loses a row until it comes again.
+        in one by one took 1 µs of a line's 18. Of two layouts of messages that differ only in the
+        middle the older is forgotten: a technician's table loses a row until it comes again.
         """
         found: dict[int, Reading] = {}
-        for readings in sorted(self.said.values(), key=_received_ms):
+        others = () if self.others is None else self.others.values()
+        listed = [_readings(said) for said in (*others, self.newest)]
+        for readings in sorted(listed, key=_received_ms):
             for reading in readings:
                 at = kind(reading)
                 found.pop(at, None)
                 found[at] = reading
         return dict(list(found.items())[-KINDS_MAX:])
 
-    def make_room(self, count: int) -> int:
-        """Prepare for readings of a new layout; return how many more are kept then."""
+    def turn(self, layout: Layout, count: int) -> int:
+        """Prepare for ``count`` readings of another layout; return how many more are kept then."""
         before = self.kept
-        if len(self.said) >= LAYOUTS_MAX or self.kept + count > 2 * KINDS_MAX:
-            newest = tuple(self.latest.values())
-            self.said = {FOLDED: newest}
-            self.kept = len(newest)
+        if before:
+            others = self.others = self.others or {}
+            others[self.layout], self.newest = self.newest, ()
+            again = others.pop(layout, None)
+            if again is not None:
+                self.kept -= len(_readings(again))
+            elif len(others) >= LAYOUTS_MAX or self.kept + count > 2 * KINDS_MAX:
+                folded = tuple(self.latest.values())
+                self.others = {FOLDED: folded}
+                self.kept = len(folded)
+        self.layout = layout
         self.kept += count
         return self.kept - before
 
@@ -134,9 +164,17 @@ class Device:
         self._now += 1
         gap_ms = received_ms - self.last_ms
         if 0 < gap_ms <= GAP_MS_MAX:
-            self.gap_ms = max(gap_ms, self.gap_ms - (self.gap_ms >> 3))
+            fading_ms = self.gap_ms - (self.gap_ms >> 3)
+            self.gap_ms = max(fading_ms, gap_ms)
         self.last_ms = received_ms
         self.inputs += 1
+
+
+_NOTHING: Final = (0, 0, 0)
+
+
+def _readings(said: Said) -> tuple[Reading, ...]:
+    return said.readings if isinstance(said, Moment) else said
 
 
 def _received_ms(readings: tuple[Reading, ...]) -> int:
@@ -153,11 +191,11 @@ def kind(reading: Reading) -> int:
 
 
 class Devices:
-    """By name, the least recently heard first."""
+    """By name."""
 
     def __init__(self, most: int = DEVICES_MAX, readings_most: int = READINGS_MAX) -> None:
         """Remember at most ``most`` devices and ``readings_most`` readings of them together."""
-        self._devices: OrderedDict[str, Device] = OrderedDict()
+        self._devices: dict[str, Device] = {}
         self._most, self._readings_most = most, readings_most
         self._readings = 0
 
@@ -171,22 +209,39 @@ class Devices:
         """Return one device by name."""
         return self._devices.get(name)
 
-    def heard(self, source: Source, readings: tuple[Reading, ...], via: str = "") -> None:
-        """Note an entry that became durable; ``readings`` may not be empty."""
-        received_ms = readings[0].received_ms
+    def speaks(self, source: Source, received_ms: int, via: str) -> Device:
+        """Return who speaks, with the bed and the way it is known by now."""
         device = self._of(source.device, received_ms)
-        device.count(received_ms)
-        device.readings += len(readings)
         device.via = via
         patient = source.patient
         device.bed = patient.bed if patient is not None else ""
         device.identified = patient is not None and patient.mrn != ""
-        layout = len(readings), readings[0].vital, readings[-1].vital
-        if layout not in device.said:
-            self._readings += device.make_room(len(readings))
-            while self._readings > self._readings_most and len(self._devices) > 1:
-                self._forget()
-        device.said[layout] = readings
+        return device
+
+    def noted(self, device: Device, moment: Moment) -> None:
+        """Note a line that became durable, of whom `speaks` returned."""
+        received_ms = moment.received_ms
+        device.count(received_ms)
+        device.readings += len(moment.rows)
+        if device.layout != moment.layout:
+            self._turn(device, moment.layout, len(moment.rows))
+        device.newest = moment
+
+    def heard(self, source: Source, readings: tuple[Reading, ...], via: str = "") -> None:
+        """Note a message that became durable; ``readings`` may not be empty."""
+        received_ms = readings[0].received_ms
+        device = self.speaks(source, received_ms, via)
+        device.count(received_ms)
+        device.readings += len(readings)
+        layout = len(readings), kind(readings[0]), kind(readings[-1])
+        if device.layout != layout:
+            self._turn(device, layout, len(readings))
+        device.newest = readings
+
+    def _turn(self, device: Device, layout: Layout, count: int) -> None:
+        self._readings += device.turn(layout, count)
+        if self._readings > self._readings_most:
+            self._forget()
 
     def rejected(self, name: str, reason: str, received_ms: int, via: str = "") -> None:
         """Note a refused input of a device that has a name, or of an address."""
@@ -199,17 +254,25 @@ class Devices:
 
     def _of(self, name: str, received_ms: int) -> Device:
         device = self._devices.get(name)
-        if device is None:
-            device = self._devices[name] = Device(name, received_ms)
-            if len(self._devices) > self._most:
-                self._forget()
-        else:
-            self._devices.move_to_end(name)
+        return self._new(name, received_ms) if device is None else device
+
+    def _new(self, name: str, received_ms: int) -> Device:
+        device = self._devices[name] = Device(name, received_ms)
+        if len(self._devices) > self._most:
+            self._forget()
         return device
 
     def _forget(self) -> None:
-        _, device = self._devices.popitem(last=False)
-        self._readings -= device.kept
+        """Let the least recently heard go, some at once, never the last that spoke."""
+        devices_most = self._most - self._most // LEAVE_SHARE
+        readings_most = self._readings_most - self._readings_most // LEAVE_SHARE
+        oldest = sorted(self._devices.values(), key=_last_ms)
+        for device in oldest[:-1]:
+            if len(self._devices) <= devices_most and self._readings <= readings_most:
+                break
+            del self._devices[device.name]
+            device.via = FORGOTTEN
+            self._readings -= device.kept
 
     def counted(self) -> dict[str, DeviceCounts]:
         """Return what came from each device since the last call, for the spool's own counts.
@@ -234,3 +297,7 @@ class Devices:
     def heard_since(self, since_ms: int) -> int:
         """Return how many devices sent a reading since a moment."""
         return sum(device.last_ms >= since_ms for device in self._devices.values())
+
+
+def _last_ms(device: Device) -> int:
+    return max(device.first_ms, device.last_ms, device.refused_ms)

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from edge.moment import Moment
 from edge.refusal import Reason, Refused
 from vitals import limits
 from vitals.columns import Source
@@ -25,7 +26,8 @@ class Entry(msgspec.Struct, gc=False):
     """What the collector hands to the committer. ``size``: estimated bytes in a frame's body."""
 
     source: Source | None
-    readings: tuple[Reading, ...]
+    own: tuple[Reading, ...]
+    """Readings with a time each."""
     rejected: tuple[Rejected, ...]
     size: int
     message: bool = False
@@ -40,11 +42,25 @@ class Entry(msgspec.Struct, gc=False):
     """Alarms that the device raised itself; they travel beside its readings."""
     turned_away: bool = False
     """Refused by the admission policy: answered and counted, nothing of it is kept."""
+    moment: Moment | None = None
+    """Readings of one time, in place of ``own``."""
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """Return the readings, whichever way they are held."""
+        return self.own if self.moment is None else self.moment.readings
 
 
 def accepted(source: Source, readings: tuple[Reading, ...], answer: Answer | None) -> Entry:
     """Return an entry of readings alone."""
     return Entry(source, readings, (), _ROW_BYTES * len(readings), answer=answer)
+
+
+def noted(source: Source, moment: Moment, answer: Answer | None) -> Entry:
+    """Return an entry of readings of one time; there is at least one."""
+    size = _ROW_BYTES * len(moment.rows)
+    # In the order of the fields: names would cost half as much again.
+    return Entry(source, (), (), size, False, False, answer, None, 0, (), False, moment)
 
 
 def rejection(

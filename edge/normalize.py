@@ -12,8 +12,10 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from edge.moment import Moment, Row, layout_of
 from edge.refusal import Reason, Refuse
 from vitals.codes import VITALS, Absence, Status, TimeSource
+from vitals.columns import scaled
 from vitals.reading import Reading
 
 SENTINELS: Final = frozenset({-1.0, -100.0, -10000.0, -999.0, -99.9, 8388607.0})
@@ -132,11 +134,6 @@ def to_ms(moment: datetime, zone: tzinfo) -> int:
         raise Refuse(Reason.BAD_TIME, "time", "the year is out of range") from None
 
 
-Row = tuple[int, float | None, int, int, int, int]
-"""A settled measure: vital, value, status, site, channel and reason of a reading to be. A plain
-tuple, because a named one takes twice as long to take apart."""
-
-
 def row(measure: Measure, status: int = 0) -> Row:
     """Return the measure settled; raise Refuse.
 
@@ -150,26 +147,29 @@ def row(measure: Measure, status: int = 0) -> Row:
     mark = said if found == _OK or said in _COVERS else found
     if value is None and why:
         reason = why
-    return vital, value, int(mark), site, channel, int(reason)
+    return vital, value, int(mark), site, channel, int(reason), scaled(vital, value)
 
 
 def readings(
     measures: Iterable[Measure], device_ms: int | None, received_ms: int, status: int = 0
 ) -> tuple[Reading, ...]:
     """Return one reading a measure; raise Refuse. ``status``: see `row`."""
-    return timed([row(measure, status) for measure in measures], device_ms, received_ms)
+    return moment(measures, device_ms, received_ms, status).readings
 
 
-def timed(rows: Iterable[Row], device_ms: int | None, received_ms: int) -> tuple[Reading, ...]:
+def moment(
+    measures: Iterable[Measure], device_ms: int | None, received_ms: int, status: int = 0
+) -> Moment:
+    """Return measures of one time as `edge.entry` takes them; raise Refuse. See `row`."""
+    rows = tuple([row(measure, status) for measure in measures])
+    layout = 0
+    for one in rows:
+        layout |= layout_of(one)
+    return timed(rows, device_ms, received_ms, layout)
+
+
+def timed(rows: tuple[Row, ...], device_ms: int | None, received_ms: int, layout: int) -> Moment:
     """Return rows with one time: the device's as it said it, or without one that of receipt."""
     if device_ms is None:
-        device_ms, source = received_ms, _RECEIVED
-    else:
-        source = _DEVICE
-    # In the order of Reading's fields: names would cost half as much again.
-    return tuple(
-        [
-            Reading(vital, value, device_ms, received_ms, status, site, channel, source, reason)
-            for vital, value, status, site, channel, reason in rows
-        ]
-    )
+        return Moment(rows, received_ms, received_ms, _RECEIVED, layout)
+    return Moment(rows, device_ms, received_ms, _DEVICE, layout)

@@ -15,6 +15,7 @@ from array import array
 from collections import OrderedDict
 from typing import Final
 
+from edge.moment import Moment
 from vitals import limits
 from vitals.codes import TimeSource
 from vitals.reading import Reading
@@ -227,10 +228,29 @@ class Skews:
             and min(said) >= received_ms - SKEW_MS_MIN
         ):
             return readings  # as nearly always: a right clock, and nothing of it is old
+        return self._date(device, clock, readings)
+
+    def _date(
+        self, device: str, clock: Clock, readings: tuple[Reading, ...]
+    ) -> tuple[Reading, ...]:
+        """Judge readings one by one, the clock having heard of them."""
         before = 0 if clock.kept is None else len(clock.kept)
         dated = tuple([self._dated(clock, reading) for reading in readings])
         self._count_kept(device, clock, before)
         return dated
+
+    def date_moment(self, device: str, moment: Moment) -> tuple[Reading, ...] | None:
+        """Return what `date` does for a moment marked DEVICE; None when its time stands."""
+        clock = self._clocks.get(device)
+        if clock is None or clock.kept is not None:
+            return self.date(device, moment.readings)
+        said_ms, received_ms = moment.time_ms, moment.received_ms
+        self._clocks.move_to_end(device)
+        clock.heard_ms = received_ms
+        self._hear(clock, said_ms, received_ms)
+        if clock.right and -SKEW_MS_MIN <= said_ms - received_ms <= SKEW_MS_MIN:
+            return None
+        return self._date(device, clock, moment.readings)
 
     def _hear(self, clock: Clock, newest: int, received_ms: int) -> None:
         again = newest == clock.newest_ms and clock.dated[1] != _RECEIVED

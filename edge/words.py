@@ -12,7 +12,7 @@ from typing import Final
 
 from edge import normalize
 from edge.decode_line import Said, decode
-from edge.normalize import Row
+from edge.moment import MARKED, Row, layout_of
 from edge.refusal import Refuse
 from vitals import limits
 from vitals.codes import VITALS
@@ -30,7 +30,7 @@ _TIME: Final = "time="
 assert len(VITALS) < limits.LINE_FIELDS_MAX  # noqa: S101
 
 Meaning = tuple[int, tuple[Row, ...]]
-"""A bit for each vital sign of the word, and what it says of them."""
+"""Layout of the word (`edge.moment.layout_of`), and what it says."""
 
 _BLANK: Final[Meaning] = (0, ())
 
@@ -49,10 +49,10 @@ class Words:
     def __len__(self) -> int:
         return len(self._known) + len(self._old)
 
-    def read(self, text: str) -> tuple[list[Row], str | None] | None:
+    def read(self, text: str) -> tuple[tuple[Row, ...], str | None, int] | None:
         """Return what a line says, or None when the plain decoder has to read it.
 
-        Rows, and the time as it is written after ``time=``, None when there is none.
+        Rows, the time as it is written after ``time=`` (None when there is none), the layout.
         """
         # A comma at a word's end belongs to the word: to take it off costs more than to know both.
         read = self._read(text.split(" "))
@@ -60,7 +60,7 @@ class Words:
             read = self._read(spaced.replace(",", " ").split(" "))
         return read
 
-    def _read(self, words: list[str]) -> tuple[list[Row], str | None] | None:
+    def _read(self, words: list[str]) -> tuple[tuple[Row, ...], str | None, int] | None:
         known = self._known
         seen, time = 0, None
         rows: list[Row] = []
@@ -76,11 +76,11 @@ class Words:
                 if met is None:
                     return None
                 known, (bits, meant) = self._known, met
-            if bits & seen:
+            if bits & seen & ~MARKED:
                 return None  # said twice: the same again, another site, or a contradiction
             seen |= bits
             rows += meant
-        return rows, time
+        return tuple(rows), time, seen
 
     def _meet(self, word: str) -> Meaning | None:
         """Return the meaning of a word that is not among the new ones, and remember it."""
@@ -110,5 +110,5 @@ def _learn(word: str) -> Meaning | None:
         return None
     bits = 0
     for row in rows:
-        bits |= 1 << row[0]
+        bits |= layout_of(row)
     return bits, rows

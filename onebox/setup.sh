@@ -90,9 +90,11 @@ install_packages() {
   return "${status}"
 }
 
+# Debian's own first: it is what a gateway runs, and it is built with profile-guided optimisation,
+# which makes the gateway take half of the CPU that a plain build from source takes.
 pick_python() {
   local candidate
-  for candidate in python3 python3.13 python3.12 python3.11 /usr/bin/python3; do
+  for candidate in /usr/bin/python3 python3 python3.13 python3.12 python3.11; do
     if "${candidate}" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
       2>/dev/null; then
       printf '%s\n' "${candidate}"
@@ -104,16 +106,19 @@ pick_python() {
 }
 
 install_python() {
-  local wanted
+  local python wanted
+  python="$(pick_python)"
   wanted="$(hash_of "${ROOT}/requirements/dev.txt" "${ROOT}/requirements/build.txt" \
-    "${ROOT}/pyproject.toml")"
+    "${ROOT}/pyproject.toml") ${python} $("${python}" --version)"
   if fresh python "${wanted}" && [[ -x "${VENV}/bin/healthsync" ]]; then
     say "the Python environment is up to date"
     return
   fi
-  local python
-  python="$(pick_python)"
-  say "making .venv with $("${python}" --version)"
+  say "making .venv with $("${python}" --version), ${python}"
+  # Made anew from nothing when it is of another Python.
+  local last=""
+  [[ -f "${TOOLS}/stamps/python" ]] && last="$(<"${TOOLS}/stamps/python")"
+  [[ "${last#* }" == "${wanted#* }" ]] || rm -rf "${VENV}"
   [[ -x "${VENV}/bin/python" ]] || "${python}" -m venv "${VENV}"
   retry "${VENV}/bin/pip" install --quiet --disable-pip-version-check --require-hashes \
     --requirement "${ROOT}/requirements/build.txt" --requirement "${ROOT}/requirements/dev.txt"

@@ -129,7 +129,8 @@ def _deltas(numbers: Sequence[int]) -> list[int]:
     return [*numbers[:1], *map(sub, numbers[1:], numbers)]
 
 
-def _sparse(numbers: Sequence[int]) -> list[int]:
+def sparse(numbers: Sequence[int]) -> list[int]:
+    """Return a column that is left out when it is all zeros."""
     return list(numbers) if any(numbers) else []
 
 
@@ -167,11 +168,11 @@ def gather(
         value=_scaled(vital, value),
         time=_deltas(time),
         received=_deltas(received),
-        status=_sparse(status),
-        site=_sparse(site),
-        channel=_sparse(channel),
-        time_source=_sparse(time_source),
-        reason=_sparse(reason),
+        status=sparse(status),
+        site=sparse(site),
+        channel=sparse(channel),
+        time_source=sparse(time_source),
+        reason=sparse(reason),
         alerts=list(alerts),
     )
 

@@ -2,13 +2,14 @@
 
 import socket
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from edge import metrics, proxy
+from edge import collect, metrics, proxy
 from edge.bedside import LineTalk
 from edge.mllp import block
 from edge.spool import Backlog
@@ -147,7 +148,9 @@ def test_a_trickle_does_not_keep_half_a_line_alive(tmp_path: Path) -> None:
             await stream.send_all(part)
             await until(
                 lambda part=part: any(
-                    isinstance(c.talk, LineTalk) and c.talk._lines._half.endswith(part)
+                    isinstance(c.talk, LineTalk)
+                    and c.talk._lines is not None
+                    and c.talk._lines._half.endswith(part)
                     for c in gateway.collector._connections.values()
                 )
             )
@@ -276,3 +279,67 @@ def test_a_clean_stop_keeps_and_answers_what_was_sent(tmp_path: Path) -> None:
     readings, rejects = _kept(gateway.path)
     assert [value for _, value in readings] == [1, 2]
     assert [reject.reason for reject in rejects] == ["half-line"]
+
+
+def test_nobody_is_idle_while_the_disk_keeps_the_gateway_from_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = Gateway(tmp_path)
+    spool, held, going = gateway.committer._spool, threading.Event(), threading.Event()
+    store = spool.store
+
+    def stuck(*arguments: Any) -> Any:
+        going.set()
+        held.wait(10)
+        return store(*arguments)
+
+    monkeypatch.setattr(spool, "store", stuck)  # the disk stands still
+
+    async def talk(port: int) -> None:
+        half, quiet, first = await caller(port), await caller(port), await caller(port)
+        await until(lambda: len(gateway.collector._connections) == 3)
+        await half.send_all(b"heart_rate=7")
+        await until(lambda: gateway.collector._held > 0)
+        await first.send_all(b"heart_rate=1 reply=yes\n")
+        await until(going.is_set)
+        await quiet.send_all(b"heart_rate=80 reply=yes\n")
+        await half.send_all(b"9 reply=yes\n")
+        gateway.now_s += limits.LINE_IDLE_S_MAX + 1
+        gateway.collector.sweep(gateway.now_s)
+        held.set()
+        await until(lambda: not gateway.collector._stalled)
+        gateway.collector.sweep(gateway.now_s)
+        for one in (first, quiet, half):
+            assert await hear(one, 3) == b"ok\n"
+
+    _serve(gateway, talk)
+    readings, rejects = _kept(gateway.path)
+    assert {value for _, value in readings} == {1, 79, 80}
+    assert rejects == []
+
+
+def test_one_look_takes_a_bounded_number_of_lines(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path)
+    looks: list[int] = []
+    drain = gateway.collector._drain
+
+    def counting() -> tuple[int, bool]:
+        before = gateway.committer._pending_bytes
+        found = drain()
+        looks.append(gateway.committer._pending_bytes - before)  # a byte a line
+        return found
+
+    gateway.collector._drain = counting  # type: ignore[method-assign]  # counts what one look took
+    flood = 40
+
+    async def talk(port: int) -> None:
+        streams = [await caller(port) for _ in range(flood)]
+        await until(lambda: len(gateway.collector._connections) == flood)
+        async with trio.open_nursery() as nursery:
+            for stream in streams:
+                nursery.start_soon(stream.send_all, b"x\n" * 1024)
+        await until(lambda: sum(looks) == flood * 1024, 20)
+
+    _serve(gateway, talk)
+    # The last read of a look may bring as many as fit into it.
+    assert max(looks) <= collect.LOOK_LINES_MAX + collect.RECEIVE_BYTES // 2

@@ -1,6 +1,9 @@
 """Nothing is promised before it is on the disk; what cannot be kept is told so."""
 
+import itertools
 import sqlite3
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from edge.refusal import Reason
 from edge.spool import Backlog, Held
 from tests.edge.gateway import Gateway, entry, reading, reject
 from tests.edge.ingest import until
+from vitals import limits
 from vitals.columns import Source
 from vitals.epoch import WrappedEpoch
 
@@ -187,20 +191,85 @@ def test_damage_met_while_running_sets_the_file_aside_and_keeps_the_batch(
     assert "spool-damaged-set-aside" in watched.gateway.events()
 
 
-def test_input_waits_while_the_disk_is_behind(tmp_path: Path) -> None:
+def test_what_is_read_for_one_commit_is_bounded(tmp_path: Path) -> None:
+    async def fills(*sizes: int) -> list[bool]:
+        committer = Watched(tmp_path / str(len(sizes))).committer
+        found = []
+        for size in sizes:
+            committer.submit([Entry(None, (), (), size)])
+            found.append(committer.is_full)
+        return found
+
+    fit = commit.PENDING_BYTES_MAX // commit.ENTRY_BYTES
+    assert trio.run(fills, *[0] * (fit + 1)) == [False] * fit + [True]
+    # A frame is full before memory is.
+    assert trio.run(fills, limits.COMMIT_BYTES_MAX - 1, 1) == [False, True]
+
+
+def test_whoever_settles_comes_back_when_its_own_input_has_its_fate(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
 
     async def main() -> None:
-        for _ in range(70):
-            watched.committer.submit([reject(bytes(65_536))])
-        assert watched.committer._pending_bytes > commit.PENDING_BYTES_MAX
-        with trio.move_on_after(0.01) as waited:
-            await watched.committer.room()
-        assert waited.cancelled_caught
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watched.committer.run)
+            for told in (1, 2, 3):
+                watched.committer.submit([entry(told)], settling=True)
+                with trio.fail_after(5):
+                    await watched.committer.settle()
+                assert len(watched.told) == told
             with trio.fail_after(5):
-                await watched.committer.room()
+                await watched.committer.settle()  # of nothing
+            watched.committer.stop()
+
+    trio.run(main)
+    assert len(watched.told) == 3
+
+
+def test_whoever_is_cancelled_while_settling_leaves_nothing_without_its_fate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(tmp_path)
+    spool = watched.committer._spool
+    store, begun = spool.store, threading.Event()
+
+    def slow(*arguments: Any) -> Any:
+        begun.set()
+        time.sleep(0.1)
+        return store(*arguments)
+
+    monkeypatch.setattr(spool, "store", slow)  # a slow disk
+
+    async def main() -> None:
+        async with trio.open_nursery() as keeping:
+            keeping.start_soon(watched.committer.run)
+            async with trio.open_nursery() as taking:
+                watched.committer.submit([entry(1)], settling=True)
+                taking.start_soon(watched.committer.settle)
+                await until(begun.is_set)
+                watched.committer.submit([entry(2)], settling=True)  # nobody settles this one
+                taking.cancel_scope.cancel()
+            assert len(watched.told) == 1
+            watched.committer.stop()
+
+    trio.run(main)
+    assert [(len(entries), failure) for entries, failure in watched.told] == [(1, None)] * 2
+
+
+def test_under_load_commits_follow_each_other_by_a_window(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watched.committer.run)
+            began, ends = trio.current_time(), []
+            for value in range(1, 21):
+                await watched.committer.window()
+                watched.committer.submit([entry(value)], settling=True)
+                await watched.committer.settle()
+                ends.append(trio.current_time())
+            assert ends[0] - began >= commit.IDLE_WINDOW_S
+            pauses = [later - one for one, later in itertools.pairwise(ends)]
+            assert min(pauses) >= limits.COMMIT_WINDOW_S
             watched.committer.stop()
 
     trio.run(main)

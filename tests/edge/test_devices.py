@@ -4,6 +4,8 @@ import pytest
 
 from edge import devices as devices_
 from edge.devices import Devices, kind
+from edge.normalize import timed
+from edge.words import Words
 from tests.edge.gateway import NOW
 from vitals.columns import Source
 from vitals.reading import Patient, Reading
@@ -79,27 +81,86 @@ def test_refusals_are_counted_by_reason_with_their_time() -> None:
 
 def test_the_least_recently_heard_is_forgotten_first() -> None:
     devices = Devices(most=2)
-    for name in ("a", "b"):
-        _heard(devices, name)
-    devices.rejected("a", "binary", NOW)
-    _heard(devices, "c")
+    for at, name in enumerate("ab"):
+        _heard(devices, name, NOW + at)
+    devices.rejected("a", "binary", NOW + 2)
+    _heard(devices, "c", NOW + 3)
     assert [device.name for device in devices] == ["a", "c"]
     assert len(devices) == 2
 
 
+def test_a_flood_of_made_up_names_pushes_out_a_twentieth_at_once() -> None:
+    devices = Devices(most=100)
+    sizes = []
+    for at in range(1000):
+        _heard(devices, f"m-{at}", NOW + at)
+        sizes.append(len(devices))
+    assert max(sizes) == 100
+    assert min(sizes[100:]) == 95
+    assert {device.name for device in devices} >= {f"m-{at}" for at in range(906, 1000)}
+    alone = Devices(most=1)
+    for name in "abc":
+        _heard(alone, name)
+        assert [device.name for device in alone] == [name]
+
+
+def test_a_line_is_remembered_as_its_readings_are() -> None:
+    lines, messages = Devices(), Devices()
+    for at, words in enumerate(("hr=78 spo2=95%", "temp=37@oral", "temp=38@rectal", "hr=79")):
+        read = Words().read(words)
+        assert read is not None
+        rows, _, layout = read
+        moment = timed(rows, None, NOW + at, layout)
+        device = lines.speaks(Source("m", patient=ADA), moment.received_ms, "line 10.0.0.7")
+        lines.noted(device, moment)
+        messages.heard(Source("m", patient=ADA), moment.readings, "line 10.0.0.7")
+    one, other = lines.get("m"), messages.get("m")
+    assert one is not None
+    assert other is not None
+    assert one.latest == other.latest
+    assert sorted(reading.value or 0 for reading in one.latest.values()) == [37, 38, 79, 95]
+    for name in ("inputs", "readings", "kept", "first_ms", "last_ms", "bed", "identified", "via"):
+        assert getattr(one, name) == getattr(other, name), name
+
+
+def test_lines_that_differ_in_the_middle_do_not_hide_each_other() -> None:
+    devices = Devices()
+    for at, words in enumerate(("hr=78 spo2=95% temp=37", "hr=79 rr=16 temp=37")):
+        read = Words().read(words)
+        assert read is not None
+        moment = timed(read[0], None, NOW + at, read[2])
+        devices.noted(devices.speaks(Source("m"), NOW + at, ""), moment)
+    device = devices.get("m")
+    assert device is not None
+    assert set(device.latest) == {0, 2, 3, 4}
+
+
+def test_more_layouts_than_are_kept_apart_are_folded_and_none_is_lost() -> None:
+    devices = Devices()
+    for at in range(3 * devices_.LAYOUTS_MAX):
+        devices.heard(Source("m"), (_reading(NOW + at, channel=at),))
+    device = devices.get("m")
+    assert device is not None
+    assert len(device.latest) == 3 * devices_.LAYOUTS_MAX
+    assert device.kept == 3 * devices_.LAYOUTS_MAX
+    assert device.others is not None
+    assert len(device.others) <= devices_.LAYOUTS_MAX
+
+
 def test_readings_of_all_devices_together_are_bounded() -> None:
     devices = Devices(readings_most=5)
-    for name in "abc":
-        devices.heard(Source(name), (_reading(), _reading(vital=1)))
+    for at, name in enumerate("abc"):
+        devices.heard(Source(name), (_reading(NOW + at), _reading(NOW + at, vital=1)))
     assert [device.name for device in devices] == ["b", "c"]
-    _heard(devices, "b")
-    assert [device.name for device in devices] == ["c", "b"], "the same reading again is no more"
-    devices.heard(Source("d"), tuple(_reading(channel=at) for at in range(9)))
+    _heard(devices, "b", NOW + 3)
+    _heard(devices, "b", NOW + 4)
+    assert [device.name for device in devices] == ["b", "c"], "the same reading again is no more"
+    devices.heard(Source("d"), tuple(_reading(NOW + 5, channel=at) for at in range(9)))
     assert [device.name for device in devices] == ["d"], "one alone is never forgotten"
-    devices.heard(Source("e"), (_reading(),))
+    devices.heard(Source("e"), (_reading(NOW + 6),))
     assert [device.name for device in devices] == ["e"]
     for name in "fg":
-        devices.heard(Source(name), (_reading(), _reading(vital=1)))
+        devices.heard(Source(name), (_reading(NOW + 7), _reading(NOW + 7, vital=1)))
     assert len(devices) == 3, "what was forgotten is counted no more"
 
 

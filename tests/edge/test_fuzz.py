@@ -157,7 +157,7 @@ def test_a_promise_of_what_the_disk_refused_is_seen(protocol: Protocol, said: by
 def test_an_entry_lost_by_the_seal_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     sealer = Sealer()
     sealer.seal([_value(78)])
-    monkeypatch.setattr("edge.seal._columns", lambda entries: columns.gather([], [], ()))
+    monkeypatch.setattr("edge.seal._columns", lambda entries: (columns.gather([], [], ()), 0, 0))
     with pytest.raises((AssertionError, ValueError)):
         sealer.seal([_value(78)])
 

@@ -2,14 +2,22 @@
 
 import os
 
-from edge.entry import accepted
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge import normalize
+from edge.entry import accepted, noted
+from edge.moment import Moment, layout_of
+from edge.normalize import Measure
 from edge.seal import Sealing
 from tests.edge.gateway import NOW, PRIVATE, entry, reading, reject
 from tests.edge.ingest import Opener
 from vitals import limits
-from vitals.columns import Columns, Source
+from vitals.codes import VITALS, decimal_scale
+from vitals.columns import Columns, Source, scaled
 from vitals.frame import Lane
-from vitals.reading import Patient
+from vitals.reading import DeviceAlert, Patient, Reading
 
 
 def _sealing() -> tuple[Sealing, Opener]:
@@ -82,3 +90,78 @@ def test_an_epoch_ends_with_its_hours_and_when_the_clock_goes_back() -> None:
     assert frame.seq == 0
     assert frame.epoch == sealing.epoch.epoch
     assert sealing.epoch.began_ms == NOW
+
+
+_ROWS = st.builds(
+    normalize.row,
+    st.builds(
+        Measure,
+        st.integers(0, 16),
+        st.none() | st.floats(0, 100).map(lambda value: round(value, 2)),
+        st.just(""),
+        site=st.integers(0, 8),
+        channel=st.integers(0, 3),
+        status=st.sampled_from([0, 2, 3, 4, 6]),
+        reason=st.just(0),
+    ),
+)
+
+
+@st.composite
+def _moments(draw: st.DrawFn) -> Moment:
+    rows = draw(st.lists(_ROWS, min_size=1, max_size=7))
+    received_ms = draw(st.sampled_from([NOW, NOW + 7]))
+    source = draw(st.integers(0, 2))
+    time_ms = draw(st.integers(NOW - 100, NOW + 100)) if source else received_ms
+    layout = 0
+    for row in rows:
+        layout |= layout_of(row)
+    return Moment(tuple(rows), time_ms, received_ms, source, layout)
+
+
+_ALERTS = st.builds(DeviceAlert, st.just(196_648), st.just("MDC_EVT_HI"), st.just(NOW), st.just(7))
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), _moments(), st.booleans(), st.lists(_ALERTS))))
+@settings(max_examples=300)
+def test_a_moment_is_sealed_as_its_readings_one_by_one_would_be(
+    said: list[tuple[int, Moment, bool, list[DeviceAlert]]],
+) -> None:
+    _sealed_as_said(said)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), _moments())))
+@settings(max_examples=300)
+def test_lines_alone_are_sealed_as_their_readings_would_be(
+    said: list[tuple[int, Moment]],
+) -> None:
+    _sealed_as_said([(at, moment, False, []) for at, moment in said])
+
+
+def _sealed_as_said(said: list[tuple[int, Moment, bool, list[DeviceAlert]]]) -> None:
+    sources = [Source(f"m-{at}") for at in range(4)]
+    entries, rows, alerts = [], [], []
+    for at, moment, own, raised in said:
+        one = accepted(sources[at], moment.readings, None) if own else None
+        one = one or noted(sources[at], moment, None)
+        one.alerts = tuple(raised)
+        entries.append(one)
+        rows += [(f"m-{at}", msgspec.structs.replace(r, value=_kept(r))) for r in moment.readings]
+        alerts += [(f"m-{at}", alert) for alert in raised]
+    sealing, opener = _sealing()
+    frames = sealing.seal(entries, NOW)
+    assert len(frames) == bool(entries)
+    for frame in frames:
+        header, body = opener.open(frame.data)
+        assert isinstance(body, Columns)
+        assert [(body.sources[at].device, r) for at, r in body.rows()] == rows
+        assert [(body.sources[at].device, alert) for at, alert in body.alerts] == alerts
+        times = [r.received_ms for _, r in rows] + [alert.received_ms for _, alert in alerts]
+        assert (header.first_ms, header.last_ms) == (min(times), max(times))
+        assert header.count == len(rows)
+
+
+def _kept(r: Reading) -> float | None:
+    """Return the value as it is stored: an integer of its vital's scale."""
+    number = scaled(r.vital, r.value)
+    return None if number is None else number / decimal_scale(VITALS[r.vital])

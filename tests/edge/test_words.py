@@ -11,17 +11,25 @@ from edge import bedside, words
 from edge.admission import Caller
 from edge.bedside import LineTalk
 from edge.entry import Entry
-from edge.normalize import Row
+from edge.moment import MARKED, Row, layout_of
 from edge.setting import Setting
 from edge.words import WORD_CHARS_MAX, WORDS_MAX, Words
 from vitals.codes import BY_ALIAS, VITALS, Absence, Status
+from vitals.columns import scaled
 
 NOW = 1_795_428_000_000
 
 
-def _rows(line: str, known: Words | None = None) -> list[Row] | None:
+def _rows(line: str, known: Words | None = None) -> list[tuple[object, ...]] | None:
+    """Return the rows without the scaled value, which is a matter of the others."""
     read = (known or Words()).read(line)
-    return None if read is None else read[0]
+    return None if read is None else [_plain(row) for row in read[0]]
+
+
+def _plain(row: Row) -> tuple[object, ...]:
+    *plain, stored = row
+    assert stored == scaled(row[0], row[1])
+    return tuple(plain)
 
 
 def test_a_known_word_is_settled() -> None:
@@ -78,11 +86,27 @@ def test_what_needs_more_than_known_words_is_left_to_the_plain_decoder(line: str
 
 
 def test_the_time_is_handed_on_as_it_is_written() -> None:
-    assert Words().read("hr=78 time=2026-11-23T10:00:00Z,") == (
-        [(0, 78, 0, 0, 0, 0)],
-        "2026-11-23T10:00:00Z",
-    )
-    assert Words().read("time= hr=1") == ([(0, 1, 0, 0, 0, 0)], "")
+    for line, time in (
+        ("hr=78 time=2026-11-23T10:00:00Z,", "2026-11-23T10:00:00Z"),
+        ("time= hr=1", ""),
+        ("hr=1", None),
+    ):
+        read = Words().read(line)
+        assert read is not None
+        assert read[1] == time
+
+
+def test_the_layout_tells_what_a_line_speaks_of_and_not_in_which_order() -> None:
+    lines = ["hr=78", "rr=16", "hr=78 rr=16", "temp=37", "temp=37@oral", "temp=37@rectal"]
+    found = {line: read[2] for line in lines if (read := Words().read(line)) is not None}
+    assert len(set(found.values())) == len(lines)
+    again = Words().read("rr=12, hr=40")
+    assert again is not None
+    assert again[2] == found["hr=78 rr=16"]
+    assert found["hr=78 rr=16"] == 1 << 0 | 1 << 3
+    assert not layout_of((0, 78, 0, 0, 0, 0, 78)) & MARKED
+    for status, site, channel, reason in ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)):
+        assert layout_of((0, 78, status, site, channel, reason, 78)) & MARKED
 
 
 @pytest.mark.parametrize("line", ["", " ", ",", ", ,"])
