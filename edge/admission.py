@@ -18,6 +18,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 NAMES_REMEMBERED: Final = 4096
 """Verdicts on device names kept; matching a name against the patterns costs microseconds."""
 
+CALLERS_REMEMBERED: Final = 1024
+"""Connections of one address share their caller: those through HAProxy, or of a simulator."""
+
 
 class Caller(NamedTuple):
     """One connection's other end. ``address`` without port; ``certificate``: its common name."""
@@ -45,12 +48,13 @@ class Admission:
         self._certificates = frozenset(certificates)
         self.known = lru_cache(NAMES_REMEMBERED)(self._known)
         """True when a device of this name is taken from any caller."""
+        self.caller = lru_cache(CALLERS_REMEMBERED)(self._caller)
+        """Return the caller at an address, perhaps with a certificate, with its welcome."""
 
     def _known(self, device: str) -> bool:
         return any(fnmatchcase(device, pattern) for pattern in self._devices)
 
-    def caller(self, address: str, certificate: str = "") -> Caller:
-        """Return the caller with its welcome."""
+    def _caller(self, address: str, certificate: str = "") -> Caller:
         welcome = (
             self.policy == "accept"
             or (certificate != "" and certificate in self._certificates)

@@ -9,9 +9,11 @@ that connection alone.
 
 import contextlib
 import errno
+import os
 import select
 import socket
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, Literal
 
 import trio
@@ -57,10 +59,17 @@ LOOK_LINES_MAX: Final = 1024
 """Lines taken by one look, but for those of its last read: some 10 ms of work. Whoever floods the
 gateway with the shortest of lines, from however many connections, delays the others by no more."""
 
+MANY_LINES: Final = 64
+"""In one read: whoever says more comes after the others when not all can have their turn."""
+
 UNSENT_BYTES_MAX: Final = 64 * 1024
 """Answers that a caller does not read; beyond it the connection is closed."""
 
 BACKLOG: Final = 1024
+
+VIA_REMEMBERED: Final = 1024
+"""Connections of one address share the text that says so."""
+
 STRANGER: Final = "this gateway does not know the caller; have it listed under [known]"
 SWEEP_S: Final = 1.0
 _ALERT_BYTES: Final = 256
@@ -78,7 +87,10 @@ class _Listener:
 
 
 class _Connection:
-    """One caller. ``waiting``: entries submitted, not answered yet."""
+    """One caller. ``waiting``: entries submitted, not answered yet.
+
+    Ten thousand of them: a descriptor and no socket object, which takes 90 bytes.
+    """
 
     __slots__ = (
         "device",
@@ -89,7 +101,8 @@ class _Connection:
         "heard",
         "held",
         "kind",
-        "sock",
+        "many",
+        "read_at",
         "source",
         "talk",
         "unsent",
@@ -99,22 +112,26 @@ class _Connection:
     )
 
     def __init__(
-        self, sock: socket.socket, kind: Kind, talk: LineTalk | Hl7Talk | None, heard: float
+        self, fd: int, kind: Kind, talk: LineTalk | Hl7Talk | None, heard: float, via: str
     ) -> None:
-        self.sock, self.fd, self.kind, self.talk = sock, sock.fileno(), kind, talk
-        self.heard = heard
+        self.fd, self.kind, self.talk = fd, kind, talk
+        self.heard, self.via = heard, via
         self.half_since: float | None = None
         self.head = b""
         self.held = 0
         self.unsent = b""
         self.waiting = 0
-        self.via = ""
-        """Protocol and address; a text of its own."""
         self.source: Source | None = None
         """Who spoke last, and what is known of it: see `Collector._speaker`."""
         self.device: Device | None = None
+        self.many, self.read_at = False, 0
+        """Whether its last read had MANY_LINES, and the number of that look; kept under floods."""
         self.ended = False
         self.writing = False
+
+
+def _turn(connection: _Connection) -> tuple[bool, int]:
+    return connection.many, connection.read_at
 
 
 class Collector:
@@ -136,7 +153,8 @@ class Collector:
         self._listeners: dict[int, _Listener] = {}
         self._connections: dict[int, _Connection] = {}
         self._resting: list[_Listener] = []
-        self._stalled = False
+        self._stalled = self._limited = False
+        self._look = 0
         self.devices = Devices()
         self._batch: list[Entry] = []
         self._held = 0
@@ -223,11 +241,7 @@ class Collector:
         received_ms, now = self._now_ms(), self._clock()
         connections = self._connections
         found = self._epoll.poll(0, EVENTS_MAX)
-        more = len(found) == EVENTS_MAX
-        heard: list[tuple[_Connection, bytes]] = []
-        lines = ended = 0
-        # First all sockets, then all that they said: a call into the kernel leaves the processor's
-        # caches to somebody else, and one loop at a time stays in them.
+        ready: list[_Connection] = []
         for fd, events in found:
             connection = connections.get(fd)
             if connection is None:
@@ -238,31 +252,56 @@ class Collector:
             if events & select.EPOLLOUT:
                 self._flush(connection)
             if not connection.ended and events & ~select.EPOLLOUT:
-                if lines >= LOOK_LINES_MAX:
-                    more = True
-                    continue
-                try:
-                    data = connection.sock.recv(RECEIVE_BYTES)
-                except BlockingIOError:
-                    continue
-                except OSError:
-                    data = b""
-                if data:
-                    heard.append((connection, data))
-                    lines += data.count(b"\n")
-                    more = more or len(data) == RECEIVE_BYTES
-                else:
-                    self._end(connection)
-                    ended += 1
+                ready.append(connection)
             elif events & (select.EPOLLHUP | select.EPOLLERR):
                 self._close(connection)  # gone before its last answer
+        if self._limited:
+            ready.sort(key=_turn)
+        # First all sockets, then all that they said: a call into the kernel leaves the processor's
+        # caches to somebody else, and one loop at a time stays in them.
+        heard, ended, more = self._read(ready)
         for connection, data in heard:
             connection.heard = now
             self._take(connection, data, received_ms, now)
         if self._batch:
             self._committer.submit(self._batch, settling=True)
             self._batch = []
-        return len(heard) + ended, more
+        return len(heard) + ended, more or len(found) == EVENTS_MAX
+
+    def _read(self, ready: list[_Connection]) -> tuple[list[tuple[_Connection, bytes]], int, bool]:
+        """Return what was said, how many connections ended, and if there is more.
+
+        When not all had their turn, those who say little come first the next time, then who was
+        heard longest ago: nobody who speaks a line a second waits for those who flood.
+        """
+        heard: list[tuple[_Connection, bytes]] = []
+        lines = ended = 0
+        limited, more = self._limited, False
+        self._look += 1
+        self._limited = False
+        for connection in ready:
+            if lines >= LOOK_LINES_MAX:
+                self._limited = more = True
+                break
+            if connection.ended:  # by the answers of another
+                continue
+            try:
+                data = os.read(connection.fd, RECEIVE_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError:
+                data = b""
+            if not data:
+                self._end(connection)
+                ended += 1
+                continue
+            heard.append((connection, data))
+            count = data.count(b"\n")
+            lines += count
+            more = more or len(data) == RECEIVE_BYTES
+            if limited or count > MANY_LINES:
+                connection.many, connection.read_at = count > MANY_LINES, self._look
+        return heard, ended, more
 
     def _accept(self, listener: _Listener, now: float) -> None:
         for _ in range(EVENTS_MAX):
@@ -288,8 +327,8 @@ class Collector:
                     metrics.STRANGERS_REFUSED.inc()
                     self._turn_away(sock, listener.kind, STRANGER)
                     continue
-            connection = _Connection(sock, listener.kind, talk, now)
-            connection.via = f"{listener.kind} {address[0]}"
+            via = _via(listener.kind, address[0])
+            connection = _Connection(sock.detach(), listener.kind, talk, now, via)
             self._connections[connection.fd] = connection
             self._epoll.register(connection.fd, select.EPOLLIN | select.EPOLLRDHUP)
             metrics.CONNECTIONS.set(len(self._connections))
@@ -355,7 +394,7 @@ class Collector:
         connection.half_since = None
         caller = self._caller(header.address or "proxy", header.certificate)
         connection.talk = self._talk(connection.kind, caller)
-        connection.via = f"{connection.kind}-tls {caller.address}"
+        connection.via = _via(f"{connection.kind}-tls", caller.address)
         if connection.talk is None:
             metrics.STRANGERS_REFUSED.inc()
             if connection.kind == "line":
@@ -408,13 +447,14 @@ class Collector:
             if entry.own:
                 readings += len(entry.own)
                 if source is not None:
-                    devices.heard(source, entry.own, _via(entry))
+                    devices.heard(source, entry.own, _via_of(entry))
             if entry.rejected or entry.alerts or entry.ignored or entry.turned_away:
                 ignored += entry.ignored
                 alerts += len(entry.alerts)
+                via = _via_of(entry)
                 for reject in entry.rejected:
                     metrics.REJECTED.labels(reject.reason).inc()
-                    devices.rejected(reject.device, reject.reason, reject.received_ms, _via(entry))
+                    devices.rejected(reject.device, reject.reason, reject.received_ms, via)
         # Once a batch: a Prometheus counter costs most of a microsecond.
         for counter, count in (
             (metrics.LINES, len(entries) - messages - parts),
@@ -431,17 +471,18 @@ class Collector:
         if not isinstance(connection, _Connection):
             return self.devices.speaks(source, moment.received_ms, "")
         device = connection.device
-        # The connection's own text, not one like it: nobody else spoke for the device since.
-        if connection.source is source and device is not None and device.via is connection.via:
+        # The same source, and nobody spoke for its device on another connection since.
+        if connection.source is source and device is not None and device.speaker == connection.fd:
             return device
         device = self.devices.speaks(source, moment.received_ms, connection.via)
+        device.speaker = connection.fd
         connection.source, connection.device = source, device
         return device
 
     def _flush(self, connection: _Connection) -> None:
         if connection.unsent:
             try:
-                sent = connection.sock.send(connection.unsent)
+                sent = os.write(connection.fd, connection.unsent)
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -484,7 +525,7 @@ class Collector:
         self._held -= connection.held
         with contextlib.suppress(OSError):
             self._epoll.unregister(connection.fd)
-        connection.sock.close()
+        os.close(connection.fd)
         metrics.CONNECTIONS.set(len(self._connections))
 
     async def _sweeping(self) -> None:
@@ -519,6 +560,12 @@ class Collector:
         metrics.HELD_BYTES.set(self._held)
 
 
-def _via(entry: Entry) -> str:
+@lru_cache(maxsize=VIA_REMEMBERED)
+def _via(kind: str, address: str) -> str:
+    """Return how a caller is connected, for a technician."""
+    return f"{kind} {address}"
+
+
+def _via_of(entry: Entry) -> str:
     connection = entry.connection
     return connection.via if isinstance(connection, _Connection) else ""

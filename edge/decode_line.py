@@ -66,9 +66,9 @@ _MOMENT: Final = re.compile(
 between day and time, a digit too."""
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _KEY_CHARS_SHOWN: Final = 32
-VALUES_MAX: Final = 4096
-"""Written values remembered with their meaning, under 2 MB: only what was accepted is, and that has
-at most some 90 characters."""
+VALUES_MAX: Final = 1024
+"""Written values remembered with their meaning, under 0.5 MB: only what was accepted is, and that
+has at most some 90 characters. Known lines are read by their words and do not come here."""
 _NOT_SHOWN: Final = re.compile(r"[^!-~]")
 
 

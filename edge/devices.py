@@ -11,6 +11,7 @@ has to go.
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 from edge.moment import Moment
@@ -31,8 +32,8 @@ LAYOUTS_MAX: Final = 16
 """Kinds of lines kept apart of one device; more are folded into one."""
 FOLDED: Final = -1
 
-FORGOTTEN: Final = "forgotten"
-"""How a device is connected that is remembered no more."""
+NOBODY: Final = -1
+"""Speaker of a device of which nothing is known, or that is remembered no more."""
 
 LEAVE_SHARE: Final = 20
 """When there are too many, one of so many goes at once: finding the oldest reads them all."""
@@ -62,7 +63,6 @@ class Device:
         "gap_ms",
         "identified",
         "inputs",
-        "kept",
         "last_ms",
         "layout",
         "name",
@@ -71,7 +71,10 @@ class Device:
         "readings",
         "refused_ms",
         "rejects",
-        "told",
+        "speaker",
+        "told_inputs",
+        "told_readings",
+        "told_rejects",
         "via",
     )
 
@@ -93,10 +96,10 @@ class Device:
         self.layout: Layout = FOLDED
         self.others: dict[Layout, Said] | None = None
         """Other layouts -> their newest readings; most devices have none."""
-        self.told = _NOTHING
-        """Inputs, readings and rejects that `Devices.counted` has told."""
-        self.kept = 0
-        """Readings in ``newest`` and ``others``."""
+        self.told_inputs = self.told_readings = self.told_rejects = 0
+        """What `Devices.counted` has told."""
+        self.speaker = NOBODY
+        """Descriptor of the connection that spoke for it last, when that is known."""
         self.bed = ""
         self.identified = False
         """True when it named a patient's record number."""
@@ -138,43 +141,51 @@ class Device:
                 found[at] = reading
         return dict(list(found.items())[-KINDS_MAX:])
 
+    @property
+    def kept(self) -> int:
+        """Return how many readings are kept of it."""
+        return sum(_count(said) for said in (self.newest, *(self.others or {}).values()))
+
     def turn(self, layout: Layout, count: int) -> int:
         """Prepare for ``count`` readings of another layout; return how many more are kept then."""
         before = self.kept
         if before:
             others = self.others = self.others or {}
             others[self.layout], self.newest = self.newest, ()
-            again = others.pop(layout, None)
-            if again is not None:
-                self.kept -= len(_readings(again))
-            elif len(others) >= LAYOUTS_MAX or self.kept + count > 2 * KINDS_MAX:
-                folded = tuple(self.latest.values())
-                self.others = {FOLDED: folded}
-                self.kept = len(folded)
+            if others.pop(layout, None) is None and (
+                len(others) >= LAYOUTS_MAX or before + count > 2 * KINDS_MAX
+            ):
+                self.others = {FOLDED: tuple(self.latest.values())}
         self.layout = layout
-        self.kept += count
-        return self.kept - before
+        return self.kept + count - before
 
     def count(self, received_ms: int) -> None:
         """Note one input with readings."""
-        minute = received_ms // _MINUTE_MS
-        if minute != self._minute:
+        if received_ms // _MINUTE_MS != self._minute:
+            minute = _same(received_ms // _MINUTE_MS)
             self._before = self._now if minute == self._minute + 1 else 0
             self._minute, self._now = minute, 0
         self._now += 1
         gap_ms = received_ms - self.last_ms
         if 0 < gap_ms <= GAP_MS_MAX:
             fading_ms = self.gap_ms - (self.gap_ms >> 3)
-            self.gap_ms = max(fading_ms, gap_ms)
+            self.gap_ms = _same(max(fading_ms, gap_ms))
         self.last_ms = received_ms
         self.inputs += 1
 
 
-_NOTHING: Final = (0, 0, 0)
+@lru_cache(maxsize=64)
+def _same(number: int) -> int:
+    """Return one object for equal numbers, which ten thousand devices share."""
+    return number
 
 
 def _readings(said: Said) -> tuple[Reading, ...]:
     return said.readings if isinstance(said, Moment) else said
+
+
+def _count(said: Said) -> int:
+    return len(said.rows) if isinstance(said, Moment) else len(said)
 
 
 def _received_ms(readings: tuple[Reading, ...]) -> int:
@@ -212,7 +223,7 @@ class Devices:
     def speaks(self, source: Source, received_ms: int, via: str) -> Device:
         """Return who speaks, with the bed and the way it is known by now."""
         device = self._of(source.device, received_ms)
-        device.via = via
+        device.via, device.speaker = via, NOBODY
         patient = source.patient
         device.bed = patient.bed if patient is not None else ""
         device.identified = patient is not None and patient.mrn != ""
@@ -271,28 +282,28 @@ class Devices:
             if len(self._devices) <= devices_most and self._readings <= readings_most:
                 break
             del self._devices[device.name]
-            device.via = FORGOTTEN
+            device.speaker = NOBODY
             self._readings -= device.kept
 
-    def counted(self) -> dict[str, DeviceCounts]:
-        """Return what came from each device since the last call, for the spool's own counts.
+    def counted(self) -> Iterator[tuple[str, DeviceCounts]]:
+        """Yield names with what came from them since the last call, for the spool's own counts.
 
-        Called from the committer's thread while the collector goes on: what is counted at that
-        very moment is told the next time.
+        Called from the disk's thread while the collector goes on: what is counted at that very
+        moment is told the next time. One after the other: ten thousand at once are 3 MB.
         """
-        found = {}
         for device in list(self._devices.values()):
-            rejects = sum(list((device.rejects or {}).values()))
-            inputs, readings, rejected = device.told
-            device.told = device.inputs, device.readings, rejects
-            if device.told != (inputs, readings, rejected):
-                found[device.name] = DeviceCounts(
-                    device.told[0] - inputs,
-                    device.told[1] - readings,
-                    rejects - rejected,
-                    max(device.last_ms, device.refused_ms),
-                )
-        return found
+            inputs, readings = device.inputs, device.readings
+            rejects = sum(list(device.rejects.values())) if device.rejects else 0
+            found = DeviceCounts(
+                inputs - device.told_inputs,
+                readings - device.told_readings,
+                rejects - device.told_rejects,
+                max(device.last_ms, device.refused_ms),
+            )
+            if any(found[:3]):
+                device.told_inputs, device.told_readings = inputs, readings
+                device.told_rejects = rejects
+                yield device.name, found
 
     def heard_since(self, since_ms: int) -> int:
         """Return how many devices sent a reading since a moment."""

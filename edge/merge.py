@@ -30,11 +30,13 @@ FRAMES_MAX: Final = 2_000
 """Stored frames looked at in one call: a minute of a ward of 40 beds, some 100 ms of work."""
 
 BYTES_MAX: Final = 4 * 1024 * 1024
-READINGS_MAX: Final = 3 * limits.FRAME_READINGS_MAX
-"""Of these frames: bound what one call holds in memory, sealed and open."""
+READINGS_MAX: Final = limits.FRAME_READINGS_MAX
+"""Of these frames: bound what one call holds in memory, sealed and open: some 6 MB, which the
+process keeps ever after. A ward of 40 beds says as much in a minute and a half."""
 
-LARGE: Final = limits.FRAME_READINGS_MAX // 20
-"""Readings of a frame that is left as it is: a busy ward's own frames are small enough."""
+LARGE: Final = limits.FRAME_READINGS_MAX // 40
+"""Readings of a frame that is left as it is: 2.7 bytes each are small enough, and to fold sixty
+thousand a second would cost more than to take them."""
 
 SPAN_MS: Final = 300_000
 """Folded once they reach over five minutes, or there are as many as one call takes: the longer,

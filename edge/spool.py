@@ -21,8 +21,9 @@ merged. SPOOL.md has the meaning of each.
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -346,10 +347,13 @@ class Spool:
                 (UNSOUND_KEPT,),
             )
 
-    def note_devices(self, heard: Mapping[str, DeviceCounts]) -> None:
+    def note_devices(self, heard: Iterable[tuple[str, DeviceCounts]]) -> None:
         """Add what came from devices since the last call; raise sqlite3.Error."""
-        if heard:
-            self.transact(lambda db, _change: spool_devices.write(db, heard))
+        several = iter(heard)
+        first = next(several, None)
+        if first is not None:
+            every = chain([first], several)
+            self.transact(lambda db, _change: spool_devices.write(db, every))
 
     def came_below(self) -> None:
         """Note that frames with old ids came in: they are the oldest now."""

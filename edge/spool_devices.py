@@ -7,7 +7,7 @@ guessing. The salt lies in the same file. Bounded: the least recently heard go f
 
 import hashlib
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 DEVICES_MAX: Final = 20_000
@@ -35,14 +35,14 @@ def hashed(salt: bytes, name: str) -> str:
     return hashlib.blake2b(data, digest_size=HASH_BYTES, salt=salt).hexdigest()
 
 
-def write(db: sqlite3.Connection, heard: Mapping[str, DeviceCounts]) -> None:
+def write(db: sqlite3.Connection, heard: Iterable[tuple[str, DeviceCounts]]) -> None:
     """Add counts to the rows of named devices, within the caller's transaction."""
     salt = bytes(db.execute("SELECT value FROM about WHERE name = 'salt'").fetchone()[0])
     db.executemany(
         "INSERT INTO devices VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
         " inputs = inputs + excluded.inputs, readings = readings + excluded.readings,"
         " rejects = rejects + excluded.rejects, last_ms = max(last_ms, excluded.last_ms)",
-        [(hashed(salt, name), *counts) for name, counts in heard.items()],
+        ((hashed(salt, name), *counts) for name, counts in heard),
     )
     count = db.execute("SELECT count(*) FROM devices").fetchone()[0]
     if count > DEVICES_MAX + SLACK:

@@ -82,6 +82,9 @@ is not found now is handled when it is met."""
 JOURNAL_BYTES_MAX: Final = 16 * 1024 * 1024
 """The journal is cut back to this after a checkpoint; a long reader may let it grow for a while."""
 
+CACHE_KIB: Final = 512
+"""Of pages kept in memory; a commit touches seven. SQLite's 2 MB would be filled and never read."""
+
 BUSY_S_MAX: Final = 10.0
 """Wait for another process that holds the file, such as a checkpoint by a technician's sqlite3."""
 
@@ -167,6 +170,7 @@ def _configure(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA synchronous=FULL")
     db.execute(f"PRAGMA journal_size_limit={JOURNAL_BYTES_MAX}")
     db.execute("PRAGMA wal_autocheckpoint=1000")
+    db.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
     # Frames are sealed: overwriting deleted ones protects nobody and wears the card.
     db.execute("PRAGMA secure_delete=OFF")
 

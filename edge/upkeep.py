@@ -26,8 +26,8 @@ RETRY_MS: Final = 60_000
 """After a step that failed, or a salvage that found no room."""
 
 
-def _nothing() -> dict[str, DeviceCounts]:
-    return {}
+def _nothing() -> Iterator[tuple[str, DeviceCounts]]:
+    return iter(())
 
 
 class Upkeep:
@@ -41,8 +41,8 @@ class Upkeep:
         self._noted_ms = self._folded_ms = self._tried_ms = 0
         self._looked = False
         self._upto: dict[str, int] = {}
-        self.heard: Callable[[], dict[str, DeviceCounts]] = _nothing
-        """Returns what came from each device since its last call."""
+        self.heard: Callable[[], Iterator[tuple[str, DeviceCounts]]] = _nothing
+        """Yields what came from each device since its last call."""
         self.salvaged = False
         """True once frames of a damaged file came in: a session that is open must begin again."""
 

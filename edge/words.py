@@ -21,6 +21,9 @@ WORDS_MAX: Final = 4096
 """Words of one generation; two are kept: 3 MB when full, 6 MB of the longest. A ward's pairs of
 pressures are a few thousand, everything else a few hundred."""
 
+LAYOUTS_MAX: Final = 1024
+"""Layouts shared; a ward has some ten."""
+
 WORD_CHARS_MAX: Final = 48
 """Longer words are read each time: the longest of use, temperature=36.9degC@oesophageal, has 32."""
 
@@ -38,13 +41,14 @@ _BLANK: Final[Meaning] = (0, ())
 class Words:
     """Two generations of words: when the new one is full it becomes the old one."""
 
-    __slots__ = ("_known", "_max", "_old")
+    __slots__ = ("_known", "_layouts", "_max", "_old")
 
     def __init__(self, words_max: int = WORDS_MAX) -> None:
         """Know nothing yet."""
         self._max = words_max
         self._known: dict[str, Meaning] = {"": _BLANK}
         self._old: dict[str, Meaning] = {}
+        self._layouts: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._known) + len(self._old)
@@ -80,7 +84,14 @@ class Words:
                 return None  # said twice: the same again, another site, or a contradiction
             seen |= bits
             rows += meant
-        return tuple(rows), time, seen
+        return tuple(rows), time, self._layouts.get(seen) or self._share(seen)
+
+    def _share(self, layout: int) -> int:
+        """Return one object for equal layouts: every device holds one."""
+        if len(self._layouts) >= LAYOUTS_MAX:
+            self._layouts.clear()
+        self._layouts[layout] = layout
+        return layout
 
     def _meet(self, word: str) -> Meaning | None:
         """Return the meaning of a word that is not among the new ones, and remember it."""

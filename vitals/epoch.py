@@ -12,7 +12,6 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from vitals.errors import EpochError
 from vitals.sealed import KEY_BYTES, RandomBytes
@@ -38,7 +37,7 @@ class WrappedEpoch(msgspec.Struct, frozen=True):
 
 def key_id(public: X25519PublicKey) -> str:
     """Return the id of a cloud key: the first 16 hex digits of its SHA-256."""
-    raw = public.public_bytes(Encoding.Raw, PublicFormat.Raw)
+    raw = public.public_bytes_raw()
     return hashlib.sha256(raw).hexdigest()[:KEY_ID_HEX]
 
 

@@ -1,6 +1,7 @@
 """Who may speak: one listing is enough, and what the policy does to the rest."""
 
 import ipaddress
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -142,9 +143,10 @@ def test_a_dead_peer_is_found_by_tcp(tmp_path: Path) -> None:
         await caller(port)
         await until(lambda: len(gateway.collector._connections) == 1)
         (connection,) = gateway.collector._connections.values()
-        of = connection.sock.getsockopt
-        assert of(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-        assert of(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == collect.KEEPALIVE_S
-        assert of(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == collect.UNACKED_MS_MAX
+        with socket.socket(fileno=os.dup(connection.fd)) as same:
+            of = same.getsockopt
+            assert of(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert of(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == collect.KEEPALIVE_S
+            assert of(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == collect.UNACKED_MS_MAX
 
     _serve(gateway, talk)

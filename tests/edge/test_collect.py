@@ -343,3 +343,40 @@ def test_one_look_takes_a_bounded_number_of_lines(tmp_path: Path) -> None:
     _serve(gateway, talk)
     # The last read of a look may bring as many as fit into it.
     assert max(looks) <= collect.LOOK_LINES_MAX + collect.RECEIVE_BYTES // 2
+
+
+def test_who_says_a_line_waits_for_none_of_those_who_flood(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path)
+    collector, looks, drain = gateway.collector, 0, gateway.collector._drain
+
+    def counting() -> tuple[int, bool]:
+        nonlocal looks
+        looks += 1
+        return drain()
+
+    collector._drain = counting  # type: ignore[method-assign]  # counts the looks
+    floods, waited = 12, []
+
+    async def flood(stream: trio.SocketStream) -> None:
+        while True:
+            await stream.send_all(b"x\n" * 4096)
+
+    async def talk(port: int) -> None:
+        async with trio.open_nursery() as nursery:
+            for _ in range(floods):
+                nursery.start_soon(flood, await caller(port))
+            quiet = await caller(port)
+            callers = collector._connections.values()
+            await until(lambda: sum(one.many for one in callers) == floods, 20)
+            for _ in range(5):
+                before = looks
+                await quiet.send_all(b"heart_rate=80 reply=yes\n")
+                assert await hear(quiet, 3) == b"ok\n"
+                waited.append(looks - before)
+            nursery.cancel_scope.cancel()
+
+    _serve(gateway, talk)
+    # The look under way when it spoke, the next one, and what ran while the answer travelled.
+    assert sorted(waited)[2] <= 4, waited
+    readings, _ = _kept(gateway.path)
+    assert len(readings) == 5

@@ -235,6 +235,20 @@ def test_a_devices_own_pause_is_learned_and_an_outage_is_not() -> None:
     assert device.gap_ms == devices_.GAP_MS_MAX
 
 
+def test_what_came_from_a_device_is_told_once() -> None:
+    devices = Devices()
+    devices.heard(Source("a"), (_reading(NOW), _reading(NOW, vital=2)))
+    devices.rejected("b", "binary", NOW + 1)
+    assert list(devices.counted()) == [("a", (1, 2, 0, NOW)), ("b", (0, 0, 1, NOW + 1))]
+    assert list(devices.counted()) == []
+    devices.heard(Source("a"), (_reading(NOW + 2),))
+    devices.rejected("a", "bad-unit", NOW + 3)
+    telling = devices.counted()
+    assert next(telling) == ("a", (1, 1, 1, NOW + 3))
+    devices.rejected("b", "binary", NOW + 4)  # counted while it is told
+    assert list(telling) == [("b", (0, 0, 1, NOW + 4))]
+
+
 def test_devices_heard_since_a_moment_are_counted() -> None:
     devices = Devices()
     _heard(devices, "a", NOW)

@@ -48,7 +48,7 @@ def spool_path(tmp_path: Path) -> Path:
     merge.fold(spool, of.epoch.epoch, -1, of.opener(), of.seal_folded, span_ms=0)
     ack(spool, of, (1, 1))
     store(spool, later, entry(1))
-    spool.note_devices({"Canary-Bed": spool_command_counts()})
+    spool.note_devices([("Canary-Bed", spool_command_counts())])
     spool.close()
     return path
 

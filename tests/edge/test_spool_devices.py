@@ -15,12 +15,12 @@ def test_counts_add_up_over_calls_and_starts(tmp_path: Path) -> None:
     for turn in range(2):
         spool = opened(path)
         spool.note_devices(
-            {
-                "bed-1": DeviceCounts(2, 10, 1, NOW - turn),
-                "bed-2": DeviceCounts(0, 0, 3, NOW + turn),
-            }
+            [
+                ("bed-1", DeviceCounts(2, 10, 1, NOW - turn)),
+                ("bed-2", DeviceCounts(0, 0, 3, NOW + turn)),
+            ]
         )
-        spool.note_devices({})
+        spool.note_devices([])
         spool.close()
     db = sqlite3.connect(path)
     found = read(db, {"bed-1": "one", "bed-2": "two", "bed-3": "three"})
@@ -34,7 +34,7 @@ def test_no_name_reaches_the_disk_and_two_files_hash_it_differently(tmp_path: Pa
     for name in ("a", "b"):
         path = tmp_path / f"{name}.db"
         spool = opened(path)
-        spool.note_devices({"Ada Canary \ud800": DeviceCounts(1, 1, 0, NOW)})
+        spool.note_devices([("Ada Canary \ud800", DeviceCounts(1, 1, 0, NOW))])
         for part in tmp_path.glob(f"{name}.db*"):
             assert b"Canary" not in part.read_bytes()
         spool.close()
@@ -53,9 +53,9 @@ def test_beyond_the_bound_those_heard_longest_ago_go(
     path = tmp_path / "spool.db"
     spool = opened(path)
     for number in range(7):
-        spool.note_devices({str(number): DeviceCounts(1, 1, 0, NOW + number)})
+        spool.note_devices([(str(number), DeviceCounts(1, 1, 0, NOW + number))])
     assert ask(path, "SELECT count(*) FROM devices") == [(7,)]
-    spool.note_devices({"7": DeviceCounts(1, 1, 0, NOW + 7)})
+    spool.note_devices([("7", DeviceCounts(1, 1, 0, NOW + 7))])
     assert [at for (at,) in ask(path, "SELECT last_ms FROM devices ORDER BY last_ms")] == [
         NOW + number for number in range(3, 8)
     ]

@@ -85,8 +85,8 @@ def test_looking_for_frames_to_fold_has_its_pause(kept: Kept) -> None:
 
 
 def test_counts_by_device_reach_the_disk_at_their_pace(kept: Kept) -> None:
-    told = iter([{"bed-1": DeviceCounts(2, 9, 1, NOW)}, {"bed-1": DeviceCounts(1, 1, 0, NOW + 5)}])
-    kept.upkeep.heard = lambda: next(told)
+    told = iter([DeviceCounts(2, 9, 1, NOW), DeviceCounts(1, 1, 0, NOW + 5)])
+    kept.upkeep.heard = lambda: iter([("bed-1", next(told))])
     kept.upkeep.step(kept.spool, NOW, None)
     kept.upkeep.step(kept.spool, NOW + NOTE_MS - 1, None)
     query = "SELECT inputs, readings, rejects, last_ms FROM devices"
