@@ -48,7 +48,7 @@ def _writes(who: str, *names: str) -> list[Grant]:
 
 
 GRANTS: Final = (
-    *_writes("ingest", "samples", "identity", "quarantine"),
+    *_writes("ingest", "samples", "identity", "quarantine", "alerts"),
     Grant("ingest", "IDEMPOTENT_WRITE", "BROKER", "kafka-cluster"),
     *_reads("detect", "samples", "state"),
     *_writes("detect", "fhir", "alerts", "state"),

@@ -61,6 +61,10 @@ class QuarantineRecord(msgspec.Struct, frozen=True):
     frame: bytes = b""
 
 
+GATEWAY = "gateway"
+"""`AlertEvent.kind` of what is wrong with a gateway, not with a patient."""
+
+
 class AlertEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     """One step in the life of an alert episode. Times are milliseconds of UTC."""
 
@@ -68,7 +72,7 @@ class AlertEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     """One id from the first sample of the condition to its end."""
     subject: str
     kind: str
-    """Detector: ``threshold`` for now."""
+    """Detector: ``threshold`` for now; ``gateway`` of a gateway, whose name is the subject."""
     vital: str
     priority: str
     """high, medium or low."""

@@ -15,6 +15,7 @@ from edge import spool_schema
 from vitals import frame
 from vitals.epoch import WrappedEpoch
 from vitals.errors import FrameError
+from vitals.session import Waiting
 
 UNSOUND_MAX: Final = 10_000
 """Frames named in one session; the rest is met again in the next."""
@@ -27,6 +28,15 @@ class Held(NamedTuple):
     epoch: str
     seq: int
     data: bytes
+
+
+class Stored(NamedTuple):
+    """What the spool holds when a session begins to send."""
+
+    last_id: int
+    frames: int
+    lowest: dict[str, int]
+    """Epoch -> lowest sequence number stored."""
 
 
 class Backlog:
@@ -76,12 +86,43 @@ class Backlog:
         return {epoch: seq for epoch, seq, id_ in rows if id_ >= self._first_id}
 
     @spool_schema.garbled()
-    def after(self, id_: int, last_id: int, bytes_max: int, count_max: int) -> list[Held]:
-        """Return frames of ids in (``id_``, ``last_id``], oldest first; at least one if any."""
+    def stored(self) -> Stored:
+        """Return what is there when a session begins to send."""
+        frames = self._db.execute("SELECT coalesce(sum(frames), 0) FROM levels").fetchone()[0]
+        return Stored(self.last_id(), max(0, int(frames)), self.lowest())
+
+    @spool_schema.garbled()
+    def waiting(self) -> list[Waiting]:
+        """Return what is stored of each epoch: first and last number, frames by lane."""
+        lowest = self.lowest()
+        lanes: dict[str, dict[int, int]] = {}
+        for epoch, lane, frames in self._db.execute("SELECT epoch, lane, frames FROM levels"):
+            lanes.setdefault(epoch, {})[lane] = frames
+        found = []
+        for epoch, low in lowest.items():
+            row = self._db.execute(
+                "SELECT max(seq) FROM frames WHERE epoch = ?", (epoch,)
+            ).fetchone()
+            frames = {lane: count for lane, count in lanes.get(epoch, {}).items() if count > 0}
+            found.append(Waiting(epoch, low, max(low, row[0] or 0), frames))
+        return found
+
+    @spool_schema.garbled()
+    def after(
+        self,
+        id_: int,
+        last_id: int,
+        bytes_max: int,
+        count_max: int,
+        *,
+        newest_first: bool = False,
+    ) -> list[Held]:
+        """Return frames of ids in (``id_``, ``last_id``], at least one if any."""
         found: list[Held] = []
         size = 0
         rows = self._db.execute(
-            "SELECT crc, id, epoch, seq, bytes FROM frames WHERE id > ? AND id <= ? ORDER BY id",
+            "SELECT crc, id, epoch, seq, bytes FROM frames WHERE id > ? AND id <= ?"  # noqa: S608
+            f" ORDER BY id {'DESC' if newest_first else 'ASC'}",
             (max(id_, self._first_id - 1), last_id),
         )
         try:

@@ -7,8 +7,8 @@ answered as refused and counted, and one bad entry never takes its batch with it
 
 import sqlite3
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -105,6 +105,7 @@ class Committer:
         self._pending_bytes = self._held_bytes = 0
         self._counts: Counter[str] = Counter()
         self._acks: list[Ranges] = []
+        self._sending: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._unsound: list[int] = []
         self._suspected = False
         self._sent: dict[str, int] | None = {}
@@ -222,6 +223,10 @@ class Committer:
         if ranges:
             self._acks.append(Ranges(epoch, ranges))
 
+    def sent(self, epoch: str, *, again: bool) -> None:
+        """Count a frame that is on its way to the cloud, with a coming transaction."""
+        self._sending[epoch]["frames_resent" if again else "frames_sent"] += 1
+
     async def flush_acks(self) -> None:
         """Return once every acknowledgement taken so far is in the spool."""
         while self._acks or self._deleting:
@@ -293,6 +298,7 @@ class Committer:
         self._pending_bytes = self._held_bytes = 0
         acks, self._acks = self._acks, []
         unsound, self._unsound = self._unsound, []
+        sending, self._sending = self._sending, defaultdict(Counter)
         self._deleting = bool(acks)
         # Sealed here, where what was read is still in the processor's cache: in the worker it
         # costs twice as much.
@@ -300,8 +306,12 @@ class Committer:
         began = time.perf_counter()
         sealed = self._seal(entries, now_ms)
         outcome = await self._thread.run(
-            lambda: self._work(sealed, acks, now_ms, unsound, began), tick_s=limits.COMMIT_WINDOW_S
+            lambda: self._work(sealed, acks, now_ms, unsound, sending, began),
+            tick_s=limits.COMMIT_WINDOW_S,
         )
+        if outcome.stored is None:
+            for epoch, counts in sending.items():
+                self._sending[epoch].update(counts)
         self._acks = outcome.acks_left + self._acks
         self._deleting = False
         self._last_end = trio.current_time()
@@ -344,7 +354,13 @@ class Committer:
     # -- in the worker thread -------------------------------------------------------------------
 
     def _work(
-        self, sealed: _Batch, acks: list[Ranges], now_ms: int, unsound: list[int], began: float
+        self,
+        sealed: _Batch,
+        acks: list[Ranges],
+        now_ms: int,
+        unsound: list[int],
+        sending: Mapping[str, Counter[str]],
+        began: float,
     ) -> _Outcome:
         lost: list[Entry] = []
         kept: list[Entry] = []
@@ -357,7 +373,7 @@ class Committer:
             counts = self._counts + counted if self._counts else counted
             try:
                 stored = self._spool.store(
-                    self._sealing.epoch, frames, counts, acks, now_ms, unsound
+                    self._sealing.epoch, frames, counts, acks, now_ms, unsound, sending
                 )
             except SpoolFull:
                 self._counts["refused_inputs"] += len(kept)

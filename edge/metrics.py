@@ -45,6 +45,23 @@ SESSIONS: Final = Counter("healthsync_edge_sessions", "Sessions opened with inge
 FRAMES_SENT: Final = Counter("healthsync_edge_frames_sent", "Frames sent", ["lane"])
 FRAMES_ACKED: Final = Counter("healthsync_edge_frames_acked", "Frames the cloud acknowledged")
 IN_FLIGHT: Final = Gauge("healthsync_edge_frames_in_flight", "Frames sent, not acknowledged yet")
+LIVE_SECONDS: Final = Histogram(
+    "healthsync_edge_live_seconds",
+    "From commit of a live frame to the cloud's acknowledgement",
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.2, 0.5, 1, 2, 5),
+)
+LATE_FRAMES: Final = Gauge(
+    "healthsync_edge_late_frames", "Frames sent from the disk that are not acknowledged yet"
+)
+LATE_ETA_S: Final = Gauge(
+    "healthsync_edge_late_eta_seconds", "Until none of them is left, -1 when not known"
+)
+LATE_WINDOW_BYTES: Final = Gauge(
+    "healthsync_edge_late_window_bytes", "Late bytes that may be on their way at once"
+)
+WITHHELD: Final = Gauge(
+    "healthsync_edge_withheld_epochs", "Epochs that wait for the cloud to have their key"
+)
 CLOCK_OFFSET_MS: Final = Gauge(
     "healthsync_edge_clock_offset_ms", "The cloud's clock minus this one's"
 )

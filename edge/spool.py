@@ -8,7 +8,8 @@ is full or read-only: the file is opened when the disk allows, until then `store
 Counters, per epoch: ``received_lines``, ``received_messages``, ``readings_spooled``,
 ``rejected`` and ``rejected:<reason>``, ``rejects_spooled``, ``ignored_observations``,
 ``alerts_spooled``, ``turned_away``,
-``frames_spooled``, ``frames_acked``, ``readings_acked``, ``rejects_acked``, ``frames_dropped``,
+``frames_spooled``, ``frames_sent`` (to the cloud, for the first time since the start),
+``frames_resent``, ``frames_acked``, ``readings_acked``, ``rejects_acked``, ``frames_dropped``,
 ``readings_dropped``, ``rejects_dropped`` (each again as ``…:bytes`` and ``…:age``),
 ``frames_merged``, ``frames_unsound``, ``readings_unsound``, ``rejects_unsound``,
 ``frames_lost``, ``readings_lost``, ``rejects_lost``, ``frames_salvaged``,
@@ -21,7 +22,7 @@ merged. SPOOL.md has the meaning of each.
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -246,11 +247,13 @@ class Spool:
         acks: Iterable[Ranges] = (),
         now_ms: int | None = None,
         unsound: Sequence[int] = (),
+        sending: Mapping[str, Mapping[str, int]] | None = None,
     ) -> Stored:
         """Store frames, counts of ``epoch`` and acknowledgements in one durable transaction.
 
         ``now_ms`` is for the quota by age (None: the newest frame's time). ``unsound`` are
-        ids of frames that `Backlog` passed over: they are taken out and kept apart. Raises
+        ids of frames that `Backlog` passed over: they are taken out and kept apart; ``sending``
+        counts what was sent, by epoch. Raises
         SpoolFull (nothing of ``frames`` is kept; acknowledgements are not either: call again
         with them alone) or sqlite3.Error (nothing happened).
         """
@@ -268,6 +271,8 @@ class Spool:
             if frames and epoch.epoch not in self._begun:
                 self._write_epoch(db, epoch)
             change.counts[epoch.epoch].update(counts)
+            for of, sent in (sending or {}).items():
+                change.counts[of].update(sent)
             if change.freed:
                 spool_upkeep.vacuum(db)
 

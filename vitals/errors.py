@@ -10,6 +10,7 @@
     ├── EpochError            an epoch key cannot be unwrapped (unknown key id, altered wrap)
     ├── SealError             a sealed value cannot be opened
     ├── SessionError          a session message is malformed or out of place
+    ├── SettingsForged        pushed settings are not signed for this edge
     └── ConfigError           a configuration file is wrong; the message says where and what next
 
 Every error carries a message that names the thing refused and the next step; none carries a
@@ -51,6 +52,10 @@ class SealError(VitalsError):
 
 class SessionError(VitalsError):
     """A session message is malformed or out of place."""
+
+
+class SettingsForged(VitalsError):
+    """Pushed settings are not signed for this edge by the key it knows."""
 
 
 class ConfigError(VitalsError):

@@ -76,6 +76,19 @@ class IntervalSet:
         self._starts = [low for low, _ in keep]
         self._ends = [high for _, high in keep]
 
+    def covers(self, low: int, high: int) -> bool:
+        """Tell whether every integer of ``low``..``high`` is a member."""
+        if high < self.floor:
+            return True
+        low = max(low, self.floor)
+        at = bisect_right(self._starts, low) - 1
+        return at >= 0 and high <= self._ends[at]
+
+    @property
+    def highest(self) -> int:
+        """Return the highest member, -1 when there is none."""
+        return self._ends[-1] if self._ends else self.floor - 1
+
     def count(self) -> int:
         """Return how many members lie at or above the floor."""
         return sum(high - low + 1 for low, high in self)

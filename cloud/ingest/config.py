@@ -30,6 +30,8 @@ class Keys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seals the quarantine topic."""
     hpke_private: Path
     """X25519; opens the epochs of the gateways."""
+    hpke_private_older: tuple[Path, ...] = ()
+    """Keys that gateways still have epochs of, after a change."""
 
 
 class IngestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,3 +41,5 @@ class IngestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keys: Keys
     kafka: Kafka
     metrics: Metrics
+    settings_folder: Path | None = None
+    """Signed settings for gateways, ``<edge>.json`` each (edge/SETTINGS.md); looked at anew."""

@@ -1,15 +1,16 @@
 """One connected gateway: the shell around `IngestSession`. Three things run side by side.
 
 * the reader takes messages and answers heartbeats even while Kafka is slow;
-* the worker unpacks frames in order and hands their records over;
+* the worker unpacks frames, live ones before late ones, and hands their records over;
 * the writer is the only one that sends: acks as soon as they exist, coalesced.
 
 Who ends it: the gateway (closed connection), `Refused` (a Close with the reason), a frame that
-Kafka did not take (Close "overload": it is not acknowledged, the gateway sends it again), or
-`stopping` (Close "going-away" after what is in flight was acknowledged). The server closes the
-websocket.
+Kafka did not take (Close "overload": it is not acknowledged, the gateway sends it again), the
+server by `end` (another session of this gateway, a revoked certificate), or `stop` (Close
+"going-away" after what is in flight was acknowledged). The server closes the websocket.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
@@ -20,7 +21,7 @@ from cloud.ingest.delivery import Parcel
 from cloud.ingest.session import IngestSession, Refused
 from cloud.ingest.unpack import Batch, Unpacker, WrongEdge
 from healthsync.runtime.log import Log
-from vitals import limits, session
+from vitals import session
 
 # Gathers the acks of one round of delivery reports into one message.
 ACK_GATHER_S: Final = 0.001
@@ -40,6 +41,9 @@ class _Aside(NamedTuple):
 
     batch: Batch
     frame: bytes
+
+
+_Item = session.Data | _Aside
 
 
 class Messages(Protocol):
@@ -84,10 +88,21 @@ class Gateway:
         self._closing = False
         self._scope = trio.CancelScope()
         self._refused: Refused | None = None
-        # every item is a held frame, so the session's bound is the channel's too
-        self._to_work, self._work = trio.open_memory_channel[session.Data | _Aside](
-            limits.CREDIT_FRAMES
-        )
+        # Every item is a held frame, so the session's bound is theirs too.
+        self._live: deque[_Item] = deque()
+        self._late: deque[_Item] = deque()
+        self._work = trio.Event()
+        self._settings: session.Settings | None = None
+
+    @property
+    def edge(self) -> str:
+        """Return the gateway's name."""
+        return self._state.identity
+
+    def push(self, settings: session.Settings) -> None:
+        """Send settings, unless the gateway has this version or a newer one."""
+        self._settings = settings
+        self._wake.set()
 
     def set_credit(self, credit: int) -> None:
         """Halt (0) or let go on."""
@@ -96,9 +111,10 @@ class Gateway:
 
     def stop(self) -> None:
         """End the session with "going-away" once what Kafka was handed is acknowledged."""
-        self._end("going-away", "ingest is stopping")
+        self.end("going-away", "ingest is stopping")
 
-    def _end(self, reason: str, detail: str) -> None:
+    def end(self, reason: str, detail: str) -> None:
+        """End the session with a reason of `vitals.session.CLOSE_REASONS`."""
         if self._refused is None:
             self._refused = Refused(reason, detail)
         self._scope.cancel()
@@ -136,21 +152,37 @@ class Gateway:
             with trio.move_on_after(SILENCE_S_MAX) as silence:
                 data = await self._messages.get_message()
             if silence.cancelled_caught:
-                self._end("protocol", f"silent for {SILENCE_S_MAX:.0f} s")
+                self.end("protocol", f"silent for {SILENCE_S_MAX:.0f} s")
                 return
             try:
                 message = self._state.receive(data, self._now_ms())
             except Refused as refused:
-                self._end(refused.reason, refused.detail)
+                self.end(refused.reason, refused.detail)
                 return
-            if message is not None:
+            if isinstance(message, session.Outcome):
+                self._note(message)
+            elif message is not None:
                 metrics.FRAMES.inc()
-                self._to_work.send_nowait(message)
+                (self._late if message.late else self._live).append(message)
+                self._work.set()
             self._wake.set()
+
+    def _note(self, outcome: session.Outcome) -> None:
+        word = outcome.outcome if outcome.outcome in session.OUTCOMES else "unknown"
+        metrics.SETTINGS.labels(word).inc()
+        # What a gateway says in words may be anything: not in a log.
+        self._log.info("settings", edge=self.edge, version=outcome.version, outcome=word)
+
+    async def _next(self) -> _Item:
+        while not self._live and not self._late:
+            self._work = trio.Event()
+            await self._work.wait()
+        return (self._live or self._late).popleft()
 
     async def _unpack(self) -> None:
         state = self._state
-        async for item in self._work:
+        while True:
+            item = await self._next()
             if isinstance(item, _Aside):
                 await self._hand_over(item.batch, item.frame)
                 continue
@@ -159,7 +191,7 @@ class Gateway:
                     state.identity, state.opener, item.frame, item.floor, self._now_ms()
                 )
             except WrongEdge as error:
-                self._end("identity", str(error))
+                self.end("identity", str(error))
                 return
             await self._hand_over(batch, item.frame)
 
@@ -194,10 +226,11 @@ class Gateway:
             aside = self._unpacker.set_aside(
                 self._state.identity, batch.epoch, batch.seq, frame, "refused", self._now_ms()
             )
-            self._to_work.send_nowait(_Aside(aside, frame))
+            self._live.append(_Aside(aside, frame))
+            self._work.set()
         else:
             self._unpacker.forget()
-            self._end("overload", "Kafka did not take a frame in time; send it again")
+            self.end("overload", "Kafka did not take a frame in time; send it again")
         self._reported.set()
         self._wake.set()
 
@@ -209,6 +242,11 @@ class Gateway:
             closing = self._closing
             self._wake = trio.Event()
             await self._send(self._state.drain(self._now_ms()))
+            if self._settings is not None and self._state.open:
+                settings, self._settings = self._settings, None
+                if settings.version > self._state.settings:
+                    self._state.settings = settings.version
+                    await self._send([session.encode(settings)])
             if closing:
                 if self._refused is not None:
                     close = session.Close(self._refused.reason, self._refused.detail)

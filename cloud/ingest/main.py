@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from cloud.ingest.config import IngestConfig
 from cloud.ingest.delivery import Delivery, producer_config
+from cloud.ingest.keys import CloudKeys
 from cloud.ingest.known import KnownAssociations
+from cloud.ingest.pushes import Pushes
 from cloud.ingest.server import Server
 from cloud.ingest.split import Pseudonyms
 from cloud.ingest.unpack import Unpacker
@@ -44,14 +46,17 @@ def run(config: Path) -> int:
         Sealer(config_.read_key(keys.quarantine), os.urandom),
         KnownAssociations(),
     )
-    private = X25519PrivateKey.from_private_bytes(config_.read_key(keys.hpke_private))
+    held = CloudKeys(
+        [
+            X25519PrivateKey.from_private_bytes(config_.read_key(path))
+            for path in (keys.hpke_private, *keys.hpke_private_older)
+        ]
+    )
     metrics_.serve(settings.metrics.port)
-    return trio.run(_serve, settings, private, unpacker, log)
+    return trio.run(_serve, settings, held, unpacker, log)
 
 
-async def _serve(
-    settings: IngestConfig, private: X25519PrivateKey, unpacker: Unpacker, log: Log
-) -> int:
+async def _serve(settings: IngestConfig, held: CloudKeys, unpacker: Unpacker, log: Log) -> int:
     outcome = Exit.OK
     stopping = trio.Event()
 
@@ -64,7 +69,8 @@ async def _serve(
         delivery = Delivery(Producer, producer_config(settings.kafka), log, fatal)
     except KafkaException as error:
         raise ConfigError(f"the Kafka client cannot be made: {error}; see [kafka]") from error
-    server = Server(settings.listen, private, unpacker, delivery, now_ms, log)
+    pushes = Pushes(settings.settings_folder, log)
+    server = Server(settings.listen, held, unpacker, delivery, now_ms, log, pushes)
     try:
         async with trio.open_nursery() as nursery:
             port = await nursery.start(server.run)

@@ -12,6 +12,15 @@ FAILURES = Counter(
     "healthsync_ingest_delivery_failures_total", "Frames that Kafka did not take in time"
 )
 REFUSED = Counter("healthsync_ingest_refused_total", "Sessions ended by ingest", ["reason"])
+SUPERSEDED = Counter(
+    "healthsync_ingest_superseded_total", "Sessions ended by a newer one of the same gateway"
+)
+WAITING = Gauge(
+    "healthsync_ingest_waiting_frames", "Frames that connected gateways said they have stored"
+)
+SETTINGS = Counter(
+    "healthsync_ingest_settings_total", "What became of pushed settings", ["outcome"]
+)
 IN_FLIGHT = Gauge("healthsync_ingest_in_flight_bytes", "Bytes handed to Kafka and not yet durable")
 PRODUCE = Histogram(
     "healthsync_ingest_produce_seconds",

@@ -14,12 +14,14 @@ from typing import Any, Final
 
 import trio
 import trio_websocket
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from cloud.ingest import metrics
 from cloud.ingest.config import Listen
+from cloud.ingest.delivered import Delivered
 from cloud.ingest.delivery import Delivery
 from cloud.ingest.gateway import Gateway
+from cloud.ingest.keys import CloudKeys
+from cloud.ingest.pushes import Pushes
 from cloud.ingest.session import IngestSession
 from cloud.ingest.unpack import Unpacker
 from healthsync.runtime import tls
@@ -37,6 +39,9 @@ QUEUED_MESSAGES: Final = 16
 
 # How often the producer's queue is looked at.
 HALT_CHECK_S: Final = 0.05
+
+# How often the folder of settings is looked at for connected gateways.
+SETTINGS_CHECK_S: Final = 5.0
 
 # Sessions on one process; HAProxy balances over several.
 SESSIONS_MAX: Final = 2_000
@@ -69,29 +74,34 @@ class Server:
     def __init__(
         self,
         listen: Listen,
-        private: X25519PrivateKey,
+        keys: CloudKeys,
         unpacker: Unpacker,
         delivery: Delivery,
         now_ms: Callable[[], int],
         log: Log,
+        pushes: Pushes | None = None,
     ) -> None:
         """Everything is injected; files of ``listen`` are read here."""
         self._listen = listen
         self._context = tls.server(listen.cert, listen.key, listen.client_ca)
-        self._private = private
+        self._keys = keys
+        self._pushes = pushes or Pushes(None)
+        self._delivered = Delivered()
         self._unpacker = unpacker
         self._delivery = delivery
         self._now_ms = now_ms
         self._log = log
         self._gateways: set[Gateway] = set()
+        self._by_name: dict[str, Gateway] = {}
         self._credit = limits.CREDIT_FRAMES
-        self._accepting = trio.CancelScope()
+        self._accepting, self._watching = trio.CancelScope(), trio.CancelScope()
         self.over = trio.Event()
         """Set when `run` has ended every session."""
 
     def stop(self) -> None:
         """Take no more connections, end every session with "going-away"."""
         self._accepting.cancel()
+        self._watching.cancel()
         for gateway in self._gateways:
             gateway.stop()
 
@@ -102,6 +112,7 @@ class Server:
             with self._accepting:
                 task_status.started(listeners[0].socket.getsockname()[1])
                 sessions.start_soon(self._watch_queue)
+                sessions.start_soon(self._watch_settings)
                 await trio.serve_listeners(self._connection, listeners, handler_nursery=sessions)
         self.over.set()
 
@@ -118,6 +129,18 @@ class Server:
                 for gateway in self._gateways:
                     gateway.set_credit(wanted)
             await trio.sleep(HALT_CHECK_S)
+
+    async def _watch_settings(self) -> None:
+        with self._watching:
+            await self._look_for_settings()
+
+    async def _look_for_settings(self) -> None:
+        while True:
+            for edge, gateway in list(self._by_name.items()):
+                settings = self._pushes.of(edge)
+                if settings is not None:
+                    gateway.push(settings)
+            await trio.sleep(SETTINGS_CHECK_S)
 
     async def _connection(self, stream: trio.SocketStream) -> None:
         secure = trio.SSLStream(stream, self._context, server_side=True, https_compatible=True)
@@ -162,9 +185,18 @@ class Server:
         await self._serve(websocket, edge)
 
     async def _serve(self, websocket: Any, edge: str) -> None:
-        state = IngestSession(edge, self._private, self._credit)
+        state = IngestSession(edge, self._keys, self._credit, self._delivered)
         gateway = Gateway(state, websocket, self._unpacker, self._delivery, self._now_ms, self._log)
+        older = self._by_name.get(edge)
+        if older is not None:
+            # A cut line looks alive for a minute: the one that calls now is the one that lives.
+            metrics.SUPERSEDED.inc()
+            older.end("superseded", "a newer session of this gateway")
+        self._by_name[edge] = gateway
         self._gateways.add(gateway)
+        settings = self._pushes.of(edge)
+        if settings is not None:
+            gateway.push(settings)
         metrics.SESSIONS.set(len(self._gateways))
         self._log.info("session-began", edge=edge, sessions=len(self._gateways))
         try:
@@ -173,5 +205,7 @@ class Server:
                 await websocket.aclose()
         finally:
             self._gateways.discard(gateway)
+            if self._by_name.get(edge) is gateway:
+                del self._by_name[edge]
             metrics.SESSIONS.set(len(self._gateways))
             self._log.info("session-over", edge=edge, sessions=len(self._gateways))

@@ -1,9 +1,6 @@
 """One gateway's session, sans-IO: messages in, frames to unpack out, answers to send.
 
-States::
-
-    greeting --Hello of the same edge--> open --Refused, or close()--> closed
-    greeting --anything else----------->  Refused("protocol")
+edge/UPLINK.md has the states of both sides.
 
 Law: only frames reported by `delivered` are acknowledged; no more than ``credit`` frames are ever
 held; whatever a gateway sends costs bounded memory.
@@ -12,10 +9,10 @@ held; whatever a gateway sends costs bounded memory.
 import re
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
+from cloud.ingest.delivered import Delivered
+from cloud.ingest.keys import CloudKeys
 from vitals import limits, session
-from vitals.epoch import EPOCH_HEX, WrappedEpoch, unwrap
+from vitals.epoch import EPOCH_HEX, WrappedEpoch
 from vitals.errors import EpochError, SessionError
 from vitals.frame import FrameOpener
 from vitals.interval import IntervalSet
@@ -43,14 +40,23 @@ class Refused(SessionError):
 class IngestSession:
     """What ingest knows of one connected gateway."""
 
-    def __init__(self, identity: str, private: X25519PrivateKey, credit: int) -> None:
+    def __init__(
+        self, identity: str, keys: CloudKeys, credit: int, delivered: Delivered | None = None
+    ) -> None:
         """``identity``: the name in the gateway's certificate, as HAProxy passed it."""
         self.identity = identity
         self.build = ""
         self.open = False
         self.held = 0
         """Frames taken and neither delivered nor given up."""
-        self._private = private
+        self.version = 0
+        """Of the session, once it is open."""
+        self.waiting = 0
+        """Frames that the gateway said it has stored."""
+        self.settings = 0
+        """Version of pushed settings that the gateway said it uses."""
+        self._keys = keys
+        self._delivered = delivered or Delivered()
         self._credit = credit
         self._told_credit = credit
         self._epochs: dict[str, WrappedEpoch] = {}
@@ -59,14 +65,16 @@ class IngestSession:
         self._welcome = False
         self._pong: tuple[int, int] | None = None
 
-    def receive(self, data: bytes | str, arrived_ms: int) -> session.Data | None:
-        """Take one message; return it if it is a frame to unpack. Raise Refused."""
+    def receive(self, data: bytes | str, arrived_ms: int) -> session.Data | session.Outcome | None:
+        """Take one message; return a frame to unpack or an outcome to note. Raise Refused."""
         if isinstance(data, str):
             raise Refused("protocol", "a text message; every message is msgpack")
         try:
             message = session.decode_edge(data)
         except SessionError as error:
             raise Refused("malformed", str(error)) from error
+        if message is None:
+            return None  # of a kind that a newer gateway knows
         if isinstance(message, session.Close):
             raise Refused("going-away", f"the gateway closed: {message.reason[:32]}")
         if not self.open:
@@ -81,6 +89,8 @@ class IngestSession:
             self._pong = (message.sent_ms, arrived_ms)
         elif isinstance(message, session.Epoch):
             self._add_epoch(message.epoch)
+        elif isinstance(message, session.Outcome):
+            return message
         else:
             raise Refused("protocol", "a second hello")
         return None
@@ -90,11 +100,15 @@ class IngestSession:
             raise Refused("protocol", "the first message must be hello")
         if message.edge != self.identity:
             raise Refused("identity", "hello names another gateway than the certificate")
-        if message.protocol != session.PROTOCOL:
-            raise Refused("protocol", f"protocol {message.protocol} is not spoken here")
+        version = session.common(message.protocol, message.oldest)
+        if version is None:
+            spoken = f"{message.oldest} to {message.protocol}"
+            raise Refused("protocol", f"protocols {spoken} are not spoken here")
         for epoch in message.epochs:
             self._add_epoch(epoch)
-        self.build = message.build[:64]
+        self.version, self.build = version, message.build[:64]
+        self.settings = message.settings
+        self.waiting = sum(sum(one.frames.values()) for one in message.waiting)
         self.open = self._welcome = True
 
     def _add_epoch(self, epoch: WrappedEpoch) -> None:
@@ -120,7 +134,7 @@ class IngestSession:
             if wrapped is None:
                 return None
             try:
-                found = FrameOpener(unwrap(wrapped, self._private))
+                found = FrameOpener(self._keys.unwrap(wrapped))
             except EpochError as error:
                 found = error
             self._openers[epoch] = found
@@ -132,6 +146,7 @@ class IngestSession:
         """Everything made of the frame is durable; an unnamed frame only gives its place back."""
         self.held -= 1
         if epoch:
+            self._delivered.note(self.identity, epoch, seq)
             self._acks.setdefault(epoch, IntervalSet()).add(seq)
 
     def set_credit(self, credit: int) -> None:
@@ -150,7 +165,8 @@ class IngestSession:
         if not self.open:
             return []
         if self._welcome:
-            out.append(session.Welcome(session.PROTOCOL, self._credit, now_ms))
+            resume = self._delivered.of(self.identity, self._epochs)
+            out.append(session.Welcome(self.version, self._credit, now_ms, resume, self._keys.ids))
             self._welcome, self._told_credit = False, self._credit
         if self._pong is not None:
             out.append(session.Pong(*self._pong, now_ms))

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from cloud import records
+from cloud.ingest.alarm import Alarms
 from cloud.ingest.known import KnownAssociations
 from cloud.ingest.split import Pseudonyms, associations, split
 from vitals import columns as columns_
@@ -96,9 +97,15 @@ class Unpacker:
     """Turns the frames of every gateway into records; one a process."""
 
     def __init__(
-        self, pseudonyms: Pseudonyms, identity: Sealer, quarantine: Sealer, known: KnownAssociations
+        self,
+        pseudonyms: Pseudonyms,
+        identity: Sealer,
+        quarantine: Sealer,
+        known: KnownAssociations,
+        alarms: Alarms | None = None,
     ) -> None:
         """Take the keys' users; ``known`` decides which associations are news."""
+        self._alarms = alarms or Alarms()
         self._pseudonyms = pseudonyms
         self._identity = identity
         self._quarantine = quarantine
@@ -182,7 +189,12 @@ class Unpacker:
         record = records.QuarantineRecord(
             edge, epoch, seq, now_ms, [], reason, frame[:SET_ASIDE_BYTES_MAX]
         )
-        return Batch(epoch, seq, [self._quarantined(record, "frame", 0)], 0, 0, reason)
+        made = [self._quarantined(record, "frame", 0)]
+        alert = self._alarms.set_aside(edge, reason, now_ms)
+        if alert is not None:
+            key = f"{alert.subject}/{alert.episode}".encode()
+            made.append(Record(topics.ALERTS.name, 0, key, msgspec.json.encode(alert), []))
+        return Batch(epoch, seq, made, 0, 0, reason)
 
     def _quarantined(self, record: records.QuarantineRecord, kind: str, count: int) -> Record:
         topic = topics.QUARANTINE.name
@@ -196,5 +208,6 @@ class Unpacker:
         return Record(topic, 0, record.edge.encode(), sealed, headers)
 
     def forget(self) -> None:
-        """Tell every association again: some record of it may not have arrived."""
+        """Tell every association and alert again: some record of it may not have arrived."""
         self._known.forget()
+        self._alarms.forget()

@@ -130,6 +130,8 @@ class Batch:
             self.identities[identity.subject] = (challenger, identity)
 
     def _alert(self, event: AlertEvent) -> None:
+        if event.kind == records.GATEWAY:
+            return  # of no bed: the topic keeps it
         plain = _alert_encoder.encode(event)
         challenger = held(event.at_ms, layout.alert_rank(event), plain)
         episodes = self.alerts.setdefault(event.subject, {})

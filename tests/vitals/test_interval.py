@@ -34,6 +34,12 @@ class AgainstASet(RuleBasedStateMachine):
         self.real.add_range(*bounds)
         self.model |= set(range(bounds[0], bounds[1] + 1))
 
+    @rule(bounds=ranges)
+    def covers(self, bounds: tuple[int, int]) -> None:
+        inside = range(bounds[0], bounds[1] + 1)
+        expected = all(number < self.floor or number in self.model for number in inside)
+        assert self.real.covers(*bounds) is expected
+
     @rule(floor=numbers)
     def raise_floor(self, floor: int) -> None:
         self.real.raise_floor(floor)
@@ -43,6 +49,10 @@ class AgainstASet(RuleBasedStateMachine):
     def members_agree(self) -> None:
         for number in SPACE:
             assert (number in self.real) == (number < self.floor or number in self.model)
+
+    @invariant()
+    def the_highest_agrees(self) -> None:
+        assert self.real.highest == max(self.model | {self.floor - 1})
 
     @invariant()
     def ranges_are_sorted_and_never_touch(self) -> None:

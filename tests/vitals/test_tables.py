@@ -97,4 +97,4 @@ def test_the_error_tree_is_the_one_drawn() -> None:
         if inspect.isclass(kind) and issubclass(kind, Exception)
     }
     assert drawn_tree() == real
-    assert len(real) == 9
+    assert len(real) == 10

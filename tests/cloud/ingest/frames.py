@@ -4,6 +4,7 @@ import os
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from cloud.ingest.keys import CloudKeys
 from vitals import columns as columns_
 from vitals import epoch as epoch_
 from vitals.columns import Source
@@ -48,6 +49,7 @@ class Edge:
 class Keys:
     def __init__(self) -> None:
         self.private = X25519PrivateKey.generate()
+        self.cloud = CloudKeys([self.private])
         self.subject = b"s" * 32
         self.identity = Sealer(b"i" * 32, os.urandom)
         self.quarantine = Sealer(b"q" * 32, os.urandom)

@@ -20,6 +20,12 @@ from vitals.limits import CREDIT_FRAMES
 T = TypeVar("T")
 
 
+def _known(data: bytes) -> session.CloudMessage:
+    message = session.decode_cloud(data)
+    assert message is not None
+    return message
+
+
 class Wire:
     """The websocket's two ends in memory."""
 
@@ -38,13 +44,13 @@ class Wire:
             await self._to_cloud.send(session.encode(message))
 
     async def hear(self) -> session.CloudMessage:
-        return session.decode_cloud(await self._at_edge.receive())
+        return _known(await self._at_edge.receive())
 
     def hear_now(self) -> list[session.CloudMessage]:
         heard = []
         while True:
             try:
-                heard.append(session.decode_cloud(self._at_edge.receive_nowait()))
+                heard.append(_known(self._at_edge.receive_nowait()))
             except trio.WouldBlock:
                 return heard
 
@@ -77,7 +83,7 @@ class Bench:
     def __init__(self, keys: Keys, unpacker: Unpacker, edge: Edge) -> None:
         self.edge = edge
         self.wire, self.sink, self.out = Wire(), Sink(), StringIO()
-        self.state = IngestSession("ward-3", keys.private, CREDIT_FRAMES)
+        self.state = IngestSession("ward-3", keys.cloud, CREDIT_FRAMES)
         log = Log("ingest", lambda: NOW, self.out)
         self.gateway = Gateway(self.state, self.wire, unpacker, self.sink, lambda: NOW, log)
 
@@ -152,7 +158,7 @@ def test_a_frame_kafka_will_never_take_is_set_aside_and_acknowledged(bench: Benc
             assert await bench.settle() == []
             (parcel,) = bench.sink.parcels
             assert parcel.batch.set_aside == "refused"
-            assert [r.topic for r in parcel.batch.records] == ["quarantine"]
+            assert [r.topic for r in parcel.batch.records] == ["quarantine", "alerts"]
             bench.sink.deliver()
             assert await bench.settle() == [session.Ack(bench.edge.epoch, [(3, 3)])]
 
@@ -256,5 +262,51 @@ def test_no_patient_is_in_the_log(bench: Bench) -> None:
             await bench.settle()
         for word in ("Ada", "M000123", "bed-1"):
             assert word not in bench.out.getvalue()
+
+    run(test)
+
+
+def test_live_frames_overtake_late_ones_that_wait_to_be_opened(bench: Bench) -> None:
+    async def test() -> None:
+        async with bench.running():
+            bench.sink.full = True
+            for seq in range(4):
+                await bench.wire.say(session.Data(bench.edge.simple(seq), 0, late=True))
+            await bench.settle()
+            await bench.wire.say(session.Data(bench.edge.simple(9), 0))
+            await bench.settle()
+            bench.sink.full = False
+            bench.sink.room.set()
+            await bench.settle()
+            assert [parcel.batch.seq for parcel in bench.sink.parcels] == [0, 9, 1, 2, 3]
+
+    run(test)
+
+
+def test_settings_are_sent_once_to_a_gateway_that_has_not_got_them(bench: Bench) -> None:
+    settings = session.Settings(4, b"", "k", b"s")
+
+    async def test() -> None:
+        async with bench.running():
+            bench.gateway.push(settings)
+            assert await bench.settle() == [settings]
+            bench.gateway.push(settings)
+            bench.gateway.push(session.Settings(3, b"", "k", b"s"))
+            assert await bench.settle() == []
+            await bench.wire.say(session.Outcome(4, "refused", "Ada Ng has no bed"))
+            await bench.wire.say(session.Outcome(4, "Ada Ng"))
+            await bench.settle()
+        assert '"outcome": "refused"' in bench.out.getvalue()
+        assert "Ada" not in bench.out.getvalue()
+
+    run(test)
+
+
+def test_a_session_can_be_ended_with_a_reason(bench: Bench) -> None:
+    async def test() -> None:
+        async with bench.running():
+            bench.gateway.end("superseded", "a newer session of this gateway")
+            (close,) = await bench.settle()
+            assert close == session.Close("superseded", "a newer session of this gateway")
 
     run(test)

@@ -43,7 +43,7 @@ class Bench:
         listen = Listen("127.0.0.1", 0, cert, key, self.authority.ca)
         self.server = Server(
             listen,
-            keys.private,
+            keys.cloud,
             unpacker,
             self.sink,  # type: ignore[arg-type] # as much of Delivery as the server uses
             lambda: NOW,
@@ -86,7 +86,9 @@ def bench(tmp_path: Path, keys: Keys, unpacker: Unpacker) -> Bench:
 
 async def greet(websocket: trio_websocket.WebSocketConnection, edge: Edge) -> session.CloudMessage:
     await websocket.send_message(session.encode(session.Hello(1, edge.name, "", [edge.wrapped])))
-    return session.decode_cloud(await websocket.get_message())
+    heard = session.decode_cloud(await websocket.get_message())
+    assert heard is not None
+    return heard
 
 
 def test_a_frame_goes_through_tls_and_websocket_and_is_acknowledged(
@@ -94,7 +96,8 @@ def test_a_frame_goes_through_tls_and_websocket_and_is_acknowledged(
 ) -> None:
     async def test() -> None:
         async with bench.gateway() as websocket:
-            assert await greet(websocket, edge) == session.Welcome(1, CREDIT_FRAMES, NOW)
+            expected = session.Welcome(1, CREDIT_FRAMES, NOW, [], [edge.wrapped.key_id])
+            assert await greet(websocket, edge) == expected
             await websocket.send_message(session.encode(session.Data(edge.simple(0), 0)))
             heard = session.decode_cloud(await websocket.get_message())
             assert heard == session.Ack(edge.epoch, [(0, 0)])
@@ -232,3 +235,33 @@ def test_the_common_name_is_read_from_the_subject_only() -> None:
     assert common_name(certificate) == "haproxy"
     assert common_name({"issuer": ((("commonName", "haproxy"),),)}) == ""
     assert common_name(None) == ""
+
+
+def test_of_two_sessions_of_one_gateway_the_newer_wins(bench: Bench, edge: Edge) -> None:
+    async def test() -> None:
+        async with bench.gateway() as older:
+            await greet(older, edge)
+            async with bench.gateway() as newer:
+                await greet(newer, edge)
+                heard = session.decode_cloud(await older.get_message())
+                assert isinstance(heard, session.Close)
+                assert heard.reason == "superseded"
+                await newer.send_message(session.encode(session.Data(edge.simple(0), 0)))
+                heard = session.decode_cloud(await newer.get_message())
+                assert heard == session.Ack(edge.epoch, [(0, 0)])
+
+    bench.run(test)
+
+
+def test_a_gateway_that_lost_its_answers_is_told_what_arrived(bench: Bench, edge: Edge) -> None:
+    async def test() -> None:
+        async with bench.gateway() as first:
+            await greet(first, edge)
+            await first.send_message(session.encode(session.Data(edge.simple(0), 0)))
+            await first.get_message()
+        async with bench.gateway() as second:
+            welcome = await greet(second, edge)
+            assert isinstance(welcome, session.Welcome)
+            assert welcome.resume == [(edge.epoch, [(0, 0)])]
+
+    bench.run(test)

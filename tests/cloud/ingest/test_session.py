@@ -1,24 +1,30 @@
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from cloud.ingest import session as ingest_session
+from cloud.ingest.delivered import RANGES_MAX, Delivered
+from cloud.ingest.keys import CloudKeys
 from cloud.ingest.session import IngestSession, Refused
 from tests.cloud.ingest.frames import NOW, Edge, Keys
 from vitals import session
+from vitals.epoch import key_id
 from vitals.errors import EpochError
 from vitals.limits import CREDIT_FRAMES
 
 
-def tell(state: IngestSession, message: session.EdgeMessage) -> session.Data | None:
+def tell(
+    state: IngestSession, message: session.EdgeMessage
+) -> session.Data | session.Outcome | None:
     return state.receive(session.encode(message), NOW)
 
 
-def heard(state: IngestSession) -> list[session.CloudMessage]:
+def heard(state: IngestSession) -> list[session.CloudMessage | None]:
     return [session.decode_cloud(data) for data in state.drain(NOW + 5)]
 
 
 @pytest.fixture
 def fresh(keys: Keys) -> IngestSession:
-    return IngestSession("ward-3", keys.private, CREDIT_FRAMES)
+    return IngestSession("ward-3", keys.cloud, CREDIT_FRAMES)
 
 
 @pytest.fixture
@@ -37,7 +43,9 @@ def refused(state: IngestSession, message: session.EdgeMessage) -> str:
 
 def test_hello_is_answered_with_credit(fresh: IngestSession, edge: Edge) -> None:
     tell(fresh, session.Hello(1, "ward-3", "build 7", [edge.wrapped]))
-    assert heard(fresh) == [session.Welcome(1, CREDIT_FRAMES, NOW + 5)]
+    (welcome,) = heard(fresh)
+    assert isinstance(welcome, session.Welcome)
+    assert welcome == session.Welcome(1, CREDIT_FRAMES, NOW + 5, [], [edge.wrapped.key_id])
     assert heard(fresh) == []
 
 
@@ -56,8 +64,67 @@ def test_the_first_message_must_be_hello(fresh: IngestSession) -> None:
 
 def test_another_protocol_and_a_second_hello_are_refused(state: IngestSession) -> None:
     assert refused(state, session.Hello(1, "ward-3", "", [])) == "protocol"
-    fresh = IngestSession("ward-3", state._private, 1)
-    assert refused(fresh, session.Hello(2, "ward-3", "", [])) == "protocol"
+    fresh = IngestSession("ward-3", Keys().cloud, 1)
+    assert refused(fresh, session.Hello(2, "ward-3", "", [], oldest=2)) == "protocol"
+
+
+def test_a_newer_gateway_that_still_speaks_this_version_is_let_in(keys: Keys) -> None:
+    state = IngestSession("ward-3", keys.cloud, 1)
+    tell(state, session.Hello(7, "ward-3", "build 99", [], oldest=1))
+    (welcome,) = heard(state)
+    assert isinstance(welcome, session.Welcome)
+    assert (welcome.protocol, state.version) == (1, 1)
+    assert state.receive(b"\x82\xa1t\xa5later\xa1x\x01", NOW) is None
+
+
+def test_what_was_delivered_to_an_earlier_session_is_told_and_nothing_else(
+    keys: Keys, edge: Edge, other_edge: Edge
+) -> None:
+    delivered = Delivered()
+    earlier = IngestSession("ward-3", keys.cloud, 1, delivered)
+    tell(earlier, session.Hello(1, "ward-3", "", [edge.wrapped]))
+    for seq in (0, 1, 2, 7):
+        earlier.delivered(edge.epoch, seq)
+    delivered.note("ward-4", other_edge.epoch, 1)
+    later = IngestSession("ward-3", keys.cloud, 1, delivered)
+    tell(later, session.Hello(1, "ward-3", "", [edge.wrapped]))
+    (welcome,) = heard(later)
+    assert isinstance(welcome, session.Welcome)
+    assert welcome.resume == [(edge.epoch, [(0, 2), (7, 7)])]
+    assert IngestSession("ward-4", keys.cloud, 1, delivered).drain(NOW) == []
+
+
+def test_what_is_remembered_of_delivered_frames_is_bounded() -> None:
+    delivered = Delivered(epochs_max=2)
+    for at, epoch in enumerate("abc"):
+        delivered.note("e", epoch, at)
+    assert delivered.of("e", "abc") == [("b", [(1, 1)]), ("c", [(2, 2)])]
+    for seq in range(0, 4 * RANGES_MAX, 2):
+        delivered.note("e", "c", seq)
+    ((_, ranges),) = delivered.of("e", "c")
+    assert len(ranges) <= RANGES_MAX
+    assert ranges[-1] == (4 * RANGES_MAX - 2,) * 2, "the newest are kept"
+
+
+def test_what_a_gateway_says_it_has_stored_is_noted(keys: Keys, edge: Edge) -> None:
+    state = IngestSession("ward-3", keys.cloud, 1)
+    waiting = [session.Waiting(edge.epoch, 3, 90, {0: 40, 2: 2})]
+    tell(state, session.Hello(1, "ward-3", "", [edge.wrapped], 1, waiting, 7))
+    assert (state.waiting, state.settings) == (42, 7)
+
+
+def test_epochs_of_an_older_cloud_key_open_as_long_as_it_is_held(edge: Edge, keys: Keys) -> None:
+    newer = X25519PrivateKey.generate()
+    state = IngestSession("ward-3", CloudKeys([newer, keys.private]), 1)
+    tell(state, session.Hello(1, "ward-3", "", [edge.wrapped]))
+    assert state.opener(edge.epoch) is not None
+    (welcome,) = heard(state)
+    assert isinstance(welcome, session.Welcome)
+    assert set(welcome.keys) == {edge.wrapped.key_id, key_id(newer.public_key())}
+
+
+def test_the_outcome_of_settings_is_handed_on(state: IngestSession) -> None:
+    assert tell(state, session.Outcome(3, "kept")) == session.Outcome(3, "kept")
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x80", "text", b"x" * (3 * 1024 * 1024)])
@@ -130,7 +197,7 @@ def test_credit_is_told_when_it_changes_only(state: IngestSession) -> None:
 
 
 def test_an_epoch_in_mid_session_is_known_from_then_on(keys: Keys, edge: Edge) -> None:
-    state = IngestSession("ward-3", keys.private, 1)
+    state = IngestSession("ward-3", keys.cloud, 1)
     tell(state, session.Hello(1, "ward-3", "", []))
     assert state.opener(edge.epoch) is None
     tell(state, session.Epoch(edge.wrapped))
@@ -141,7 +208,7 @@ def test_an_epoch_in_mid_session_is_known_from_then_on(keys: Keys, edge: Edge) -
 
 
 def test_an_epoch_of_an_unknown_key_raises_each_time(edge: Edge) -> None:
-    state = IngestSession("ward-3", Keys().private, 1)
+    state = IngestSession("ward-3", Keys().cloud, 1)
     tell(state, session.Hello(1, "ward-3", "", [edge.wrapped]))
     for _ in range(2):
         with pytest.raises(EpochError):

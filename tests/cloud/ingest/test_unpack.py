@@ -127,7 +127,8 @@ def test_a_frame_that_cannot_be_used_is_set_aside_whole(
         opener = refuse
     batch = unpacker.unpack("ward-3", opener, frame, 0, LATER)
     assert (batch.epoch, batch.seq, batch.set_aside) == (edge.epoch, 9, reason)
-    (record,) = batch.records
+    record, alert = batch.records
+    assert alert.topic == "alerts"
     assert dict(record.headers)["kind"] == b"frame"
     opened = quarantined(keys, record)
     assert (opened.frame, opened.reason, opened.rejects) == (frame, reason, [])
