@@ -22,6 +22,10 @@ def register(parser: argparse.ArgumentParser) -> None:
         sub = services.add_parser(name, help=text, description=text)
         sub.add_argument("--config", type=Path, required=True, metavar="FILE")
         sub.set_defaults(run=_run)
+    from cloud.ingest import settings_command
+
+    text = "signed settings for gateways: keygen, sign, show"
+    settings_command.register(services.add_parser("settings", help=text, description=text))
 
 
 def _run(options: argparse.Namespace) -> int:

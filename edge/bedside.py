@@ -16,11 +16,10 @@ from datetime import tzinfo
 from functools import lru_cache
 from typing import Final
 
-import msgspec
-
 from edge import normalize
 from edge.admission import Caller
 from edge.decode_line import Said, decode, moment
+from edge.device_map import with_units
 from edge.entry import Answer, Entry, accepted, noted, rejection
 from edge.lines import LineReader, Oversize
 from edge.moment import Moment
@@ -29,7 +28,6 @@ from edge.setting import Setting
 from edge.words import Words
 from vitals import limits
 from vitals.codes import VITALS, TimeSource
-from vitals.columns import Source
 from vitals.reading import Patient
 
 PREFIX_BYTES_MAX: Final = 160
@@ -99,15 +97,16 @@ class LineTalk:
     __slots__ = (
         "_admission",
         "_admitted",
+        "_bare",
         "_caller",
         "_lines",
         "_prefix",
         "_replies",
+        "_said",
         "_setting",
         "_source",
         "_stranger",
-        "_ward",
-        "_ward_filled",
+        "_version",
     )
 
     def __init__(self, caller: Caller, setting: Setting) -> None:
@@ -124,12 +123,12 @@ class LineTalk:
     def receive(self, data: bytes, received_ms: int) -> list[Entry]:
         """Return one entry a complete line; blank lines make none."""
         setting = self._setting
-        if setting.admission is not self._admission or setting.ward != self._ward:
+        if setting.version != self._version:
             self._reread()
         # What nearly always comes: one whole line, of words that are known.
         if (
             self._lines is None
-            and self._admitted
+            and self._bare
             and 1 < len(data) <= limits.LINE_BYTES_MAX
             and data.find(b"\n") == len(data) - 1
             and data[-2] != _CARRIAGE_RETURN
@@ -144,7 +143,7 @@ class LineTalk:
                 entries.append(self._refuse(_TOO_LONG, line.head, line.total_bytes, received_ms))
                 continue
             entry = None
-            if self._admitted and line[:1] != b"{":
+            if self._bare and line[:1] != b"{":
                 entry = self._quick(line, received_ms)
             entry = entry or self._plain(line, received_ms)
             if entry is not None:
@@ -216,7 +215,11 @@ class LineTalk:
             device_ms = (
                 None if said.time is None else normalize.to_ms(said.time, self._setting.zone)
             )
-            found = normalize.moment(said.measures, device_ms, received_ms, said.status)
+            measures = said.measures
+            units = self._setting.devices.of(device).units
+            if units:
+                measures = with_units(measures, units)
+            found = normalize.moment(measures, device_ms, received_ms, said.status)
         except Refuse as refuse:
             return self._refuse(refuse.refused, line, len(line), received_ms)
         if said.reply is not None:
@@ -225,7 +228,7 @@ class LineTalk:
             self._attach(said, line)
             # Read again by its words, for rows that others say too: ten thousand devices that say
             # something for the first time would each hold half a kilobyte of their own.
-            quick = self._quick(line, received_ms) if self._admitted else None
+            quick = self._quick(line, received_ms) if self._bare else None
             if quick is not None:
                 return quick
         return self._dated(found)
@@ -241,37 +244,34 @@ class LineTalk:
     def _nobody(self) -> None:
         """Forget who was named."""
         self._stranger = None
-        self._ward_filled = False
-        self._became(Source(f"addr-{self._caller.address}"), b"")
+        self._became(f"addr-{self._caller.address}", None, b"")
 
-    def _became(self, source: Source, prefix: bytes) -> None:
+    def _became(self, device: str, said: Patient | None, prefix: bytes) -> None:
         """Take who speaks from now on, and words that say just that again."""
-        self._source, self._prefix = source, prefix
-        self._ward = self._setting.ward
-        self._admitted = self._stranger is None and self._knows(source.device)
+        setting = self._setting
+        self._said, self._prefix, self._version = said, prefix, setting.version
+        self._source = setting.devices.source(device, said, setting.ward)
+        self._admitted = self._stranger is None and self._knows(device)
+        # A device whose bare numbers have a unit of their own is none for words that all share.
+        self._bare = self._admitted and not setting.devices.of(device).units
 
     def _attach(self, said: Said, line: bytes) -> None:
         """Take whom an admitted line named."""
-        device, patient = self._source.device, self._source.patient or Patient()
+        device, patient = self._source.device, self._said or Patient()
         if said.device is not None and said.device != device:
             device, patient = said.device, Patient()
         mentioned = said.patient
         if "mrn" in mentioned and mentioned["mrn"] != patient.mrn:
             patient = Patient()
         fields = {name: getattr(patient, name) for name in patient.__struct_fields__}
-        if self._ward_filled:
-            fields["ward"] = ""  # nobody said it
         fields |= mentioned
-        self._ward_filled = not fields["ward"]
-        source = Source(device)
-        if any(fields.values()):
-            fields["ward"] = fields["ward"] or self._setting.ward
-            source = Source(device, patient=Patient(**fields))
         self._stranger = None
         # Decoded first: what separates words is a matter of characters, not of bytes.
         found = _NAMING.match(line.decode())
         prefix = found[0].encode() if found is not None else b""
-        self._became(source, prefix if len(prefix) <= PREFIX_BYTES_MAX else b"")
+        patient = Patient(**fields)
+        known = len(prefix) <= PREFIX_BYTES_MAX
+        self._became(device, patient if any(fields.values()) else None, prefix if known else b"")
 
     # -- what is not taken ----------------------------------------------------------------------
 
@@ -279,7 +279,7 @@ class LineTalk:
         """Refuse what a device says that the policy does not know."""
         if said.reply is not None:
             self._replies = said.reply
-        self._stranger, self._admitted = device, False
+        self._stranger, self._admitted, self._bare = device, False, False
         return self._refused(_UNKNOWN, device, line, len(line), received_ms)
 
     def _refuse(self, refused: Refused, raw: bytes, raw_bytes: int, received_ms: int) -> Entry:
@@ -307,13 +307,9 @@ class LineTalk:
         if setting.admission is not self._admission:
             self._admission = setting.admission
             self._caller = setting.admission.caller(caller.address, caller.certificate)
-        source, patient = self._source, self._source.patient
-        if patient is not None and self._ward_filled:
-            patient = msgspec.structs.replace(patient, ward=setting.ward)
-            source = Source(source.device, patient=patient)
-        prefix = self._prefix
+        device, said, prefix = self._source.device, self._said, self._prefix
         if self._stranger is not None and self._knows(self._stranger):
-            if self._stranger != source.device:  # what it said of a patient was not believed
-                source, prefix = Source(self._stranger), b""
+            if self._stranger != device:  # what it said of a patient was not believed
+                device, said, prefix = self._stranger, None, b""
             self._stranger = None
-        self._became(source, prefix)
+        self._became(device, said, prefix)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from healthsync.runtime.exits import Exit
+from vitals.errors import ConfigError
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -40,6 +41,25 @@ def _watch(options: argparse.Namespace) -> int:
         once=options.once,
         as_json=options.json,
     )
+
+
+def _check_settings(options: argparse.Namespace) -> int:
+    import sys
+
+    from edge import pushed
+    from vitals.settings import DOCUMENT_BYTES_MAX
+
+    if options.file == "-":
+        document = sys.stdin.buffer.read(DOCUMENT_BYTES_MAX + 1)
+    else:
+        try:
+            with Path(options.file).open("rb") as file:
+                document = file.read(DOCUMENT_BYTES_MAX + 1)
+        except OSError as error:
+            raise ConfigError(f"{options.file}: cannot be read ({type(error).__name__})") from error
+    for line in pushed.understood(pushed.understand(document)):
+        print(line)
+    return Exit.OK
 
 
 def _decode(options: argparse.Namespace) -> int:
@@ -83,6 +103,10 @@ def register(parser: argparse.ArgumentParser) -> None:
     watch.add_argument("--once", action="store_true", help="print the table once")
     text = "show what a device's bytes would become; nothing is stored"
     _decode_options(commands.add_parser("decode", help=text, description=text))
+    text = "check a document before it is signed and pushed (SETTINGS.md); says what it means"
+    check = commands.add_parser("check-settings", help=text, description=text)
+    check.add_argument("file", metavar="FILE", help="TOML; - is standard input")
+    check.set_defaults(run=_check_settings)
     spool_command.register(commands)
 
 

@@ -26,11 +26,13 @@ from edge.config import Config
 from edge.devices import Device, Devices
 from edge.entry import Entry
 from edge.hl7_talk import Hl7Talk
-from edge.moment import Moment
+from edge.moment import MARKED, Moment
+from edge.pushed import Counts
 from edge.refusal import Reason, Refuse
 from edge.setting import Setting
 from healthsync.runtime.log import Log
 from vitals import limits
+from vitals.codes import Status
 from vitals.columns import Source
 
 RECEIVE_BYTES: Final = 2 * 1024
@@ -76,6 +78,7 @@ _ALERT_BYTES: Final = 256
 """Upper estimate of one device alert in a frame."""
 
 DEVICE_HEARD_MS: Final = 5 * 60_000
+_IMPLAUSIBLE: Final = int(Status.IMPLAUSIBLE)
 Kind = Literal["line", "mllp"]
 
 
@@ -159,6 +162,7 @@ class Collector:
         self._batch: list[Entry] = []
         self._held = 0
         self.skews = self.setting.skews
+        self._inputs = self._refused = 0
         committer.released = self.release
 
     def listen(self, kind: Kind, host: str, port: int, *, proxied: bool = False) -> int:
@@ -435,36 +439,47 @@ class Collector:
 
     def _count(self, entries: list[Entry]) -> None:
         devices = self.devices
-        messages = parts = readings = ignored = alerts = 0
+        messages = parts = readings = ignored = alerts = rejects = implausible = 0
         for entry in entries:
             moment, source = entry.moment, entry.source
             if moment is not None and source is not None:
                 readings += len(moment.rows)
+                if moment.layout & MARKED:
+                    implausible += any(row[2] == _IMPLAUSIBLE for row in moment.rows)
                 devices.noted(self._speaker(entry.connection, source, moment), moment)
                 continue
             messages += entry.message
             parts += entry.part
             if entry.own:
                 readings += len(entry.own)
+                implausible += any(one.status == _IMPLAUSIBLE for one in entry.own)
                 if source is not None:
                     devices.heard(source, entry.own, _via_of(entry))
             if entry.rejected or entry.alerts or entry.ignored or entry.turned_away:
                 ignored += entry.ignored
                 alerts += len(entry.alerts)
+                rejects += bool(entry.rejected or entry.turned_away)
                 via = _via_of(entry)
                 for reject in entry.rejected:
                     metrics.REJECTED.labels(reject.reason).inc()
                     devices.rejected(reject.device, reject.reason, reject.received_ms, via)
         # Once a batch: a Prometheus counter costs most of a microsecond.
+        self._inputs += len(entries) - parts
+        self._refused += rejects + implausible
         for counter, count in (
             (metrics.LINES, len(entries) - messages - parts),
             (metrics.READINGS, readings),
             (metrics.MESSAGES, messages),
             (metrics.IGNORED, ignored),
             (metrics.ALERTS, alerts),
+            (metrics.IMPLAUSIBLE, implausible),
         ):
             if count:
                 counter.inc(count)
+
+    def counts(self) -> Counts:
+        """Return how many inputs came so far, and how many were refused or held the impossible."""
+        return Counts(self._inputs, self._refused)
 
     def _speaker(self, connection: object, source: Source, moment: Moment) -> Device:
         """Return the device of a line. Who spoke last on its connection is found at once."""

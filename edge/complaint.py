@@ -38,6 +38,8 @@ class Code(StrEnum):
     NOT_RUNNING = "not-running"
     NO_CONTROL = "no-control"
     LINK_DOWN = "link-down"
+    CLOUD_KEY_MISSING = "cloud-key-missing"
+    SETTINGS_REFUSED = "settings-refused"
     BACKLOG = "backlog"
     SPOOL_NEAR_FULL = "spool-near-full"
     FRAMES_DROPPED = "frames-dropped"
@@ -255,10 +257,32 @@ def _link(live: dict[str, float], certificate: Picture | None) -> list[Complaint
     return wrong
 
 
-def _program(program: Picture | None, unanswered: str) -> list[Complaint]:
+def _cloud(program: Picture) -> list[Complaint]:
     wrong = []
+    if withheld := program["late"]["withheld_epochs"]:
+        wrong.append(
+            Complaint(
+                Code.CLOUD_KEY_MISSING,
+                _many(withheld, "epoch is", "epochs are")
+                + " kept back: the cloud has not the key that opens them",
+                "report it: ingest's hpke_private_older must name the key; nothing is lost",
+            )
+        )
+    if trouble := program["settings"]["trouble"]:
+        wrong.append(
+            Complaint(
+                Code.SETTINGS_REFUSED,
+                f"settings of the cloud are not in use: {trouble}",
+                "the ones before are; mend the document, check-settings, sign it anew",
+            )
+        )
+    return wrong
+
+
+def _program(program: Picture | None, unanswered: str) -> list[Complaint]:
     if program is None:
         return [Complaint(Code.NO_CONTROL, unanswered, "shown is what the metrics port says")]
+    wrong = _cloud(program)
     reload = program["reload"]
     if reload["error"]:
         wrong.append(

@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
 from edge.admission import Admission
@@ -80,6 +81,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Unix socket of the technician's commands; empty: ``control.sock`` in the state directory."""
     link_certificate: str = ""
     """PEM file of HAProxy's client certificate, for `edge status` to say when it ends."""
+    backlog_order: Literal["oldest-first", "newest-first"] = "oldest-first"
+    """Which of the stored frames go first when the link is back; live ones go before them all."""
+    settings_key: str = ""
+    """File with the Ed25519 public key, 32 raw bytes, that pushed settings are signed with."""
 
     @property
     def spool_path(self) -> Path:
@@ -150,11 +155,25 @@ def load(path: Path) -> Config:
 
 def public_key(config: Config) -> X25519PublicKey:
     """Return the cloud's key that epochs are wrapped to; raise ConfigError."""
-    path = Path(config.hpke_public)
+    return X25519PublicKey.from_public_bytes(_raw(config.hpke_public))
+
+
+def settings_key(config: Config) -> Ed25519PublicKey | None:
+    """Return the key of pushed settings, None when none are taken; raise ConfigError."""
+    if not config.settings_key:
+        return None
+    try:
+        return Ed25519PublicKey.from_public_bytes(_raw(config.settings_key))
+    except ValueError:
+        raise ConfigError(f"{config.settings_key}: is no Ed25519 public key") from None
+
+
+def _raw(name: str) -> bytes:
+    path = Path(name)
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({type(error).__name__})") from error
     if len(raw) != PUBLIC_KEY_BYTES:
         raise ConfigError(f"{path}: has {len(raw)} bytes, not {PUBLIC_KEY_BYTES}")
-    return X25519PublicKey.from_public_bytes(raw)
+    return raw

@@ -48,7 +48,9 @@ class Spelling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sender: str = ""
 
 
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole file."""
+
     code: tuple[Code, ...] = ()
     unit: tuple[Spelling, ...] = ()
 
@@ -115,7 +117,11 @@ def load(path: Path) -> VendorMap:
     """Return the mapping of a file; raise ConfigError that names the entry and the next step."""
     if not path.exists():
         raise ConfigError(f"{path}: no such file; correct hl7_map, or leave it out")
-    read = files.load(path, _File)
+    return build(files.load(path, File), str(path))
+
+
+def build(read: File, path: str) -> VendorMap:
+    """Return the mapping of what was read from ``path``; raise ConfigError likewise."""
     if len(read.code) + len(read.unit) > ENTRIES_MAX:
         raise ConfigError(f"{path}: over {ENTRIES_MAX} entries; keep to the monitors in use")
     codes: dict[tuple[str, str, str], Meaning] = {}

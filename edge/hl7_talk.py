@@ -22,7 +22,6 @@ from edge.setting import Setting
 from edge.skew import SKEW_MS_MIN, STEP_MS, TIME_FLOOR_MS
 from vitals import limits
 from vitals.codes import TimeSource
-from vitals.columns import Source
 from vitals.reading import DeviceAlert
 
 _numbers: Final = count(1)
@@ -163,7 +162,7 @@ class Hl7Talk:
     ) -> Iterator[Entry]:
         setting = self._setting
         for one in report.watched:
-            source = Source(one.device, patient=one.patient)
+            source = setting.devices.source(one.device, one.patient, setting.ward)
             alert = setting.watchdogs.heard(
                 source, one.timeout_ms, received_ms, leaving=one.leaving
             )
@@ -172,7 +171,8 @@ class Hl7Talk:
         last = Entry(None, (), (), 0, message=True)
         for at, part in enumerate(report.parts, 1):
             readings = setting.skews.date(part.device, part.readings)
-            entry = accepted(Source(part.device, patient=part.patient), readings, None)
+            source = setting.devices.source(part.device, part.patient, setting.ward)
+            entry = accepted(source, readings, None)
             entry.message = True
             if part.alerts:
                 skew_ms = setting.skews.skew_ms(part.device)

@@ -195,6 +195,10 @@ class Link:
         out.append(session.encode(Data(frame.data, floor, late)))
         return out
 
+    def clock_moved(self) -> None:
+        """Forget what was measured: this side's clock is another one now."""
+        self._filter.reset()
+
     def was_sent(self, frame: Held) -> bool:
         """Tell whether a frame was sent before, in any session of this process."""
         sent = self.sent.get(frame.epoch)

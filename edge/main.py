@@ -21,11 +21,12 @@ from edge.collect import Collector
 from edge.commit import Committer
 from edge.config import Config
 from edge.control import Control
+from edge.gateway_clock import GatewayClock
+from edge.in_force import InForce, quota
 from edge.live import Recent, read_registry
 from edge.pulse import Pulse
 from edge.reload import Loaded
 from edge.seal import Sealing
-from edge.spool_quota import Quota
 from edge.uplink import Uplink, leaves
 from healthsync import __version__
 from healthsync.runtime import clock
@@ -43,8 +44,6 @@ tuples by the thousand: at Python's 700 it walked every connection eight times i
 
 STATE_MODE: Final = 0o750
 
-DAY_MS: Final = 86_400_000
-
 PULSE_S: Final = 5.0
 """Between two looks at the program's health when systemd asks for none."""
 
@@ -52,28 +51,22 @@ PULSE_S: Final = 5.0
 class Gateway:
     """The parts, put together; made once a process."""
 
-    def __init__(self, path: Path, loaded: Loaded, log: Log) -> None:
+    def __init__(self, path: Path, loaded: Loaded, log: Log, time: GatewayClock) -> None:
         """Open the spool and the ports; raise sqlite3.Error or OSError."""
         self._path, self._loaded, self._log = path, loaded, log
-        self._started_ms = clock.now_ms()
+        self._clock = time
+        now_ms = time.now_ms
+        self._started_ms = now_ms()
         config = loaded.config
         self._sealing = Sealing(config.edge_id, _key(loaded), self._started_ms)
-        self._committer = Committer(
-            config.spool_path, _quota(config), self._sealing, log, clock.now_ms
-        )
+        self._committer = Committer(config.spool_path, quota(config), self._sealing, log, now_ms)
         self._uplink = Uplink(
-            config.edge_id,
-            config.uplink_port,
-            config.spool_path,
-            self._committer,
-            log,
-            clock.now_ms,
+            config.edge_id, config.uplink_port, config.spool_path, self._committer, log, now_ms
         )
         self._committer.stored = self._uplink.offer
-        self._collector = Collector(config, self._committer, log, clock.now_ms)
+        self._collector = Collector(config, self._committer, log, now_ms)
         self._committer.upkeep.heard = self._collector.devices.counted
-        self._uplink.measured = self._collector.skews.gateway_off
-        self._collector.setting.vendor = loaded.vendor
+        self._in_force = InForce(loaded, self._collector, self._committer, self._uplink, time, log)
         self._collecting = True
         self._stopping = False
         self._recent = Recent()
@@ -91,8 +84,10 @@ class Gateway:
 
     def status(self) -> dict[str, Any]:
         """Return the program's own part of the picture (edge/CONTROL.md)."""
-        now_ms = clock.now_ms()
+        now_ms = self._clock.now_ms()
         live, rejects = read_registry()
+        late, eta_s = self._uplink.progress()
+        keeper = self._in_force.keeper
         return {
             "edge": self._loaded.config.edge_id,
             "version": __version__,
@@ -105,6 +100,17 @@ class Gateway:
             "rejects": rejects,
             "recent": self._recent.grown(now_ms, live, rejects),
             "reload": self._reloaded,
+            "late": {
+                "frames": late,
+                "eta_s": None if eta_s is None else round(eta_s, 1),
+                "withheld_epochs": self._uplink.withheld,
+            },
+            "settings": {
+                "version": keeper.version,
+                "on_trial": keeper.on_trial,
+                "trouble": keeper.trouble,
+            },
+            "clock": {"correction_ms": round(self._clock.correction_ms)},
         }
 
     # -- the configuration, again ---------------------------------------------------------------
@@ -116,29 +122,24 @@ class Gateway:
                 new = await trio.to_thread.run_sync(reload.load, self._path)
             except ConfigError as error:
                 self._log.error("reload-refused", reason=str(error))
-                self._reloaded = self._reloaded | {"at_ms": clock.now_ms(), "error": str(error)}
+                self._reloaded = self._reloaded | {
+                    "at_ms": self._clock.now_ms(),
+                    "error": str(error),
+                }
                 return self._reloaded
             change = reload.compare(self._loaded, new)
             self._loaded = change.loaded
-            self._use(change.loaded)
+            self._in_force.use(change.loaded)
             self._log.info("reloaded", changed=change.applied)
             if change.restart_needed:
                 self._log.warning("restart-needed", keys=change.restart_needed)
             self._reloaded = {
-                "at_ms": clock.now_ms(),
+                "at_ms": self._clock.now_ms(),
                 "error": "",
                 "applied": change.applied,
                 "restart_needed": change.restart_needed,
             }
             return self._reloaded
-
-    def _use(self, loaded: Loaded) -> None:
-        config = loaded.config
-        setting = self._collector.setting
-        setting.ward, setting.zone = config.ward, config.zone
-        setting.admission, setting.vendor = config.admission, loaded.vendor
-        self._collector.connections_max = config.connections_max
-        self._committer.set_quota(_quota(config))
 
     # -- tasks ----------------------------------------------------------------------------------
 
@@ -152,13 +153,14 @@ class Gateway:
             self.status,
             self.reload,
             self._log,
-            clock.now_ms,
+            self._clock.now_ms,
         )
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as whole:
                 whole.start_soon(self._signals, signals, stop)
                 whole.start_soon(self._uplink.run)
                 whole.start_soon(self._pulse)
+                whole.start_soon(self._in_force.watch)
                 await whole.start(control.serve, config.control_path)
                 async with trio.open_nursery() as keeping:
                     keeping.start_soon(self._committer.run)
@@ -206,18 +208,9 @@ class Gateway:
             )
             if beats and interval_s is not None:
                 notify("WATCHDOG=1")
-            if self._recent.due(clock.now_ms()):
-                self._recent.note(clock.now_ms(), *read_registry())
+            if self._recent.due(self._clock.now_ms()):
+                self._recent.note(self._clock.now_ms(), *read_registry())
             await trio.sleep(pause_s)
-
-
-def _quota(config: Config) -> Quota:
-    return Quota(
-        config.spool_bytes_max,
-        config.quarantine_bytes_max,
-        int(config.spool_age_max_days * DAY_MS),
-        refuse=config.spool_full == "refuse",
-    )
 
 
 def _key(loaded: Loaded) -> X25519PublicKey:
@@ -247,7 +240,8 @@ def run(path: Path) -> int:
     signal.signal(signal.SIGHUP, lambda number, _frame: early.append(number))
     loaded = reload.load(path)
     config = loaded.config
-    log = Log("edge", clock.now_ms)
+    gateway_clock = GatewayClock(clock.now_ms)
+    log = Log("edge", gateway_clock.now_ms)
     try:
         Path(config.state_dir).mkdir(mode=STATE_MODE, parents=True, exist_ok=True)
     except OSError as error:
@@ -257,7 +251,7 @@ def run(path: Path) -> int:
     # A core file would hold keys and readings in clear, on the card that may be stolen.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        gateway = Gateway(path, loaded, log)
+        gateway = Gateway(path, loaded, log, gateway_clock)
     except sqlite3.Error as error:
         log.error("spool-cannot-open", error=_name(error))  # noqa: TRY400 - our own log
         return Exit.UNAVAILABLE

@@ -34,6 +34,9 @@ HELD_BYTES: Final = Gauge(
 HELD_ENDED: Final = Counter(
     "healthsync_edge_held_ended", "Connections ended because of what all of them held together"
 )
+IMPLAUSIBLE: Final = Counter(
+    "healthsync_edge_implausible", "Inputs with a number that no vital sign can have"
+)
 ALERTS: Final = Counter("healthsync_edge_device_alerts", "Alarms of devices made durable")
 DEVICES: Final = Gauge("healthsync_edge_devices", "Devices heard within the last 5 minutes")
 DEVICE_SKEW_MAX_MS: Final = Gauge(

@@ -104,6 +104,12 @@ class Measure(NamedTuple):
     """Why the device has no value: `vitals.codes.Absence`, NONE when it does not say."""
 
 
+def takes(vital: int, unit: str) -> bool:
+    """Tell whether a UCUM unit is one that a vital sign is measured in."""
+    own = VITALS[vital].unit
+    return unit == own or (unit, own) in _LINEAR
+
+
 @lru_cache(maxsize=SETTLED_MAX)
 def settle(vital: int, number: float | None, unit: str) -> tuple[float | None, int, int]:
     """Return value in the table's unit, status and absence; raise Refuse for a unit it has not."""

@@ -29,6 +29,7 @@ LIVE: Final = frozenset(
         "spool_age_max_days",
         "quarantine_bytes_max",
         "link_certificate",
+        "backlog_order",
     }
 )
 """Keys that change at once, for open connections with their next line."""
@@ -46,6 +47,7 @@ RESTART: Final = frozenset(
         "uplink_port",
         "metrics_port",
         "control_socket",
+        "settings_key",
     }
 )
 """Keys that name what was opened at the start: names, ports, folders, the cloud's key."""
@@ -73,6 +75,7 @@ def load(path: Path) -> Loaded:
     """Return the configuration with its files; raise ConfigError."""
     config = config_.load(path)
     public = config_.public_key(config).public_bytes_raw()
+    config_.settings_key(config)
     if not config.hl7_map:
         return Loaded(config, public, NO_MAP, b"")
     vendor = hl7_map.load(Path(config.hl7_map))

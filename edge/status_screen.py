@@ -33,7 +33,11 @@ def _lines(picture: Picture) -> list[tuple[str, str]]:
         lines.append(
             ("link", f"{up}, {live.get('sessions_total', 0):.0f} sessions since start, {flight}")
         )
+        if program is not None and program["late"]["frames"]:
+            lines.append(("late", _late(program["late"])))
         offset = f"{live.get('clock_offset_ms', 0):+.0f} ms against the cloud's"
+        if program is not None and program["clock"]["correction_ms"]:
+            offset += f"; times of receipt are moved by {program['clock']['correction_ms']:+d} ms"
         if not live.get("link_up"):
             offset = "not compared: no session"
         lines.append(("clock", offset))
@@ -44,6 +48,9 @@ def _lines(picture: Picture) -> list[tuple[str, str]]:
         free, total = disk["free_bytes"], disk["total_bytes"]
         lines.append(("disk", f"{_size(free)} free of {_size(total)}"))
     if program is not None:
+        if version := program["settings"]["version"]:
+            trial = ", on trial" if program["settings"]["on_trial"] else ""
+            lines.append(("settings", f"version {version} of the cloud{trial}"))
         since = f"{moment(program['started_ms'])}, {span(program['uptime_s'])} ago"
         lines.append(("started", f"{since}, version {program['version']}"))
     return lines
@@ -72,6 +79,15 @@ def _flow(
         ("input", f"{rate:.1f}/s in {span(seconds)}: {_input(recent)}"),
         ("refused", f"{_reasons(recent['rejects'])} in {span(seconds)}"),
     ]
+
+
+def _late(late: Picture) -> str:
+    text = _many(late["frames"], "frame", "frames") + " of before, after the live ones"
+    return text if late["eta_s"] is None else f"{text}; done in {span(late['eta_s'])}"
+
+
+def _many(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}"
 
 
 def _input(counts: dict[str, float]) -> str:

@@ -62,7 +62,7 @@ def backoff_s(attempt: int, jitter: float) -> float:
     return full * (0.5 + 0.5 * jitter)
 
 
-def _nobody(_off_ms: float) -> None:
+def _nobody(_off_ms: float, _delay_ms: float) -> None:
     pass
 
 
@@ -99,8 +99,8 @@ class Uplink:
         self.pushed: Callable[[Settings], Awaitable[tuple[str, str]]] = _nothing_pushed
         """Called with pushed settings; returns outcome and detail (`vitals.session.Outcome`)."""
         self._outcomes: list[tuple[int, str, str]] = []
-        self.measured: Callable[[float], None] = _nobody
-        """Called with the cloud's clock minus this one's, in milliseconds."""
+        self.measured: Callable[[float, float], None] = _nobody
+        """Called with the cloud's clock minus this one's, and the delay, in milliseconds."""
 
     def offer(self, frames: list[Held], epoch: WrappedEpoch) -> None:
         """Take frames that were just committed; they go out at once if a session is open."""
@@ -111,6 +111,10 @@ class Uplink:
     def set_order(self, order: Order) -> None:
         """Change which late frames go first, from the next read on."""
         self._outbox.order = order
+
+    def clock_moved(self) -> None:
+        """Forget what was measured: this gateway's clock is another one now."""
+        self._link.clock_moved()
 
     def tell_outcome(self, version: int, outcome: str, detail: str = "") -> None:
         """Tell ingest what became of settings, in this session or the next."""
@@ -237,7 +241,7 @@ class Uplink:
                     metrics.IN_FLIGHT.set(self._outbox.in_flight)
                     self._wake.set()
                 case Measured():
-                    self.measured(event.offset_ms)
+                    self.measured(event.offset_ms, event.delay_ms)
                 case Offered():
                     version = event.settings.version
                     self.tell_outcome(version, *await self.pushed(event.settings))

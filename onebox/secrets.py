@@ -52,6 +52,9 @@ class Secrets:
         )
         self._once("jwt.private.pem", _ed25519_private)
         self._once("jwt.public.pem", lambda: _ed25519_public(self.path("jwt.private.pem")))
+        self._once("settings.key", lambda: Ed25519PrivateKey.generate().private_bytes_raw())
+        signing = Ed25519PrivateKey.from_private_bytes(self.path("settings.key").read_bytes())
+        self._once("settings.pub", signing.public_key().public_bytes_raw)
         self._once("kafka-cluster.id", lambda: secrets.token_urlsafe(16).encode())
         for service in ("s3", "aws"):
             pair = f"{self.password(f'{service}-access')}\n{self.password(f'{service}-secret')}\n"

@@ -124,6 +124,7 @@ class Values:
             "hs_public_url": self.public_url,
             "hs_archive_flush_s": 5,
             "hs_detect_policy_file": "",
+            "hs_settings_folder": self.run.data_of("settings"),
             "hs_audit_spools": [{"id": EDGE_ID, "path": self.run.data / "edge" / "spool.db"}],
         }
 
@@ -148,6 +149,7 @@ class Values:
             "hs_edge_site_zone": "Etc/UTC",
             "hs_edge_ward": WARD,
             "hs_edge_max_connections": 10_000,
+            "hs_edge_settings_key": self.secrets.path("settings.pub"),
             "hs_hpke_public": self.secrets.path("hpke.public"),
             "hs_metrics_port": self.ports["edge-metrics"],
         }

@@ -44,6 +44,11 @@ def load(path: Path, kind: type[T]) -> T:
         raise ConfigError(f"{path}: cannot be read ({type(error).__name__})") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    return convert(raw, kind, str(path))
+
+
+def convert(raw: object, kind: type[T], path: str) -> T:
+    """Return what was read from ``path`` as ``kind``; raise ConfigError as `load` does."""
     try:
         return msgspec.convert(raw, kind, dec_hook=_decode)
     except msgspec.ValidationError as error:

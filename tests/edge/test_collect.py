@@ -124,7 +124,9 @@ def test_half_a_line_and_silence_is_quarantined_and_the_caller_let_go(tmp_path: 
         await slow.send_all(b"heart_rate=7")
         await quiet.send_all(b"heart_rate=80\n")
         await until(lambda: any(c.half_since for c in gateway.collector._connections.values()))
+        # A wait for the disk is made good to everybody: let the clock run on after it.
         await until(lambda: gateway.committer._spool.frames == 1)
+        await until(lambda: not gateway.collector._stalled)
         gateway.now_s += limits.HALF_LINE_S_MAX + 1
         gateway.collector.sweep(gateway.now_s)
         assert await hear(slow, 1) == b""
@@ -380,3 +382,19 @@ def test_who_says_a_line_waits_for_none_of_those_who_flood(tmp_path: Path) -> No
     assert sorted(waited)[2] <= 4, waited
     readings, _ = _kept(gateway.path)
     assert len(readings) == 5
+
+
+def test_inputs_are_counted_and_those_that_mean_nothing_too(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path)
+
+    async def talk(port: int) -> None:
+        stream = await caller(port)
+        said = b"reply=yes hr=70\nhr=7000\nhr=70, spo2=400%\nhr=\nhr=wat\n\nhr=71\n"
+        await stream.send_all(said)
+        heard = b""
+        while heard.count(b"\n") < 6:
+            heard += await hear(stream, 1)
+        # Six inputs; two hold a number that is none, one is refused.
+        assert gateway.collector.counts() == (6, 3)
+
+    _serve(gateway, talk)

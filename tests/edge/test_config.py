@@ -238,6 +238,8 @@ MORE = {
     "hs_edge_hl7_map": "/etc/healthsync/map.toml",
     "hs_edge_control_socket": "/run/healthsync/control.sock",
     "hs_edge_link_certificate": "/etc/healthsync/gateway.pem",
+    "hs_edge_backlog_order": "newest-first",
+    "hs_edge_settings_key": "/etc/healthsync/settings.pub",
     "hs_edge_unknown_devices": "quarantine",
     "hs_edge_known_addresses": ["10.20.0.0/24"],
     "hs_edge_known_devices": ["N1-*", "O'Hara's <1>"],

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from edge import main, reload
+from edge.gateway_clock import GatewayClock
 from edge.main import Gateway
 from edge.spool_quota import Quota
 from healthsync.runtime.log import Log
@@ -30,7 +31,7 @@ class Made:
         self.process.set(f'hl7_map = "{folder / "map.toml"}"')
         loaded = reload.load(self.process.config)
         log = Log("edge", lambda: NOW, self.logged)
-        self.gateway = Gateway(self.process.config, loaded, log)
+        self.gateway = Gateway(self.process.config, loaded, log, GatewayClock(lambda: NOW))
 
     def events(self) -> list[str]:
         return [json.loads(line)["event"] for line in self.logged.getvalue().splitlines()]

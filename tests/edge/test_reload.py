@@ -47,6 +47,8 @@ OTHER: dict[str, Any] = {
     "hl7_map": "/m.toml",
     "control_socket": "/c.sock",
     "link_certificate": "/c.pem",
+    "backlog_order": "newest-first",
+    "settings_key": "/settings.pub",
 }
 
 

@@ -33,6 +33,9 @@ def _picture() -> dict[str, Any]:
             },
             "recent": {"seconds": 60.0, "rejects": {}, "lines_total": 120, "messages_total": 0},
             "reload": {"error": "", "restart_needed": []},
+            "late": {"frames": 0, "eta_s": None, "withheld_epochs": 0},
+            "settings": {"version": 0, "on_trial": False, "trouble": ""},
+            "clock": {"correction_ms": 0},
         },
         "spool": {
             "frames": 5,
@@ -90,6 +93,8 @@ def test_all_in_order_is_in_order() -> None:
         (Code.CONFIG_WRONG, _set("program", "reload", "error", to="line_port: 1")),
         (Code.RESTART_NEEDED, _set("program", "reload", "restart_needed", to=["edge_id"])),
         (Code.NO_CONTROL, _set("program", to=None)),
+        (Code.CLOUD_KEY_MISSING, _set("program", "late", "withheld_epochs", to=1)),
+        (Code.SETTINGS_REFUSED, _set("program", "settings", "trouble", to="version 3: forged")),
     ],
 )
 def test_one_thing_wrong_is_one_complaint(code: Code, change: Change) -> None:
@@ -108,6 +113,9 @@ def test_one_thing_wrong_is_one_complaint(code: Code, change: Change) -> None:
         _set("live", "dropped_frames_total", to=9.0),
         _set("live", "refused_inputs_total", to=9.0),
         _set("program", "commit_stuck_s", to=5.0),
+        _set("program", "late", "frames", to=9),
+        _set("program", "settings", "version", to=9),
+        _set("program", "clock", "correction_ms", to=-600),
         _set("spool", "oldest_s", to=60.0),
         _set("spool", "oldest_s", to=None),
         _set("certificate", to=None),

@@ -251,7 +251,7 @@ def test_the_clocks_difference_is_measured(tmp_path: Path) -> None:
     async def story(nursery: trio.Nursery) -> None:
         async with serving(ward.ingest):
             link = ward.start(ward.ingest.port)
-            link.measured = measured.append
+            link.measured = lambda off_ms, _delay_ms: measured.append(off_ms)
             nursery.start_soon(link.run)
             await until(lambda: 40 in measured)
 

@@ -132,7 +132,7 @@ def frames_seen(broker: Broker) -> int:
     )
 
 
-def wait_until(true: Callable[[], bool], what: str, bound_s: float = 60) -> None:
+def wait_until(true: Callable[[], bool], what: str, bound_s: float = 180) -> None:
     deadline = time.monotonic() + bound_s
     while not true():
         assert time.monotonic() < deadline, f"{what}: not within {bound_s} s"
