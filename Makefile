@@ -29,10 +29,11 @@ test: setup ## All tests: units, the validator, and the real path on one machine
 
 test-all: check test faults fuzz ## Everything, the long suites too
 
-faults: setup ## Power cuts at every sector, 30 kills, 5,000 idle connections
+faults: setup ## Power cuts at every sector, kills, 5,000 idle connections, 20,000 histories of a session
 	HEALTHSYNC_FAULT_BYTES=100000000 HEALTHSYNC_KILLS=30 HEALTHSYNC_IDLE_CONNECTIONS=5000 \
 	  HEALTHSYNC_DELAY_S=0.1 $(PYTHON) -m pytest tests/edge/test_power_cut.py \
 	  tests/edge/test_salvage.py tests/edge/test_salvage_pages.py tests/edge/test_hostile.py
+	HEALTHSYNC_SESSION_EXAMPLES=20000 $(PYTHON) -m pytest tests/session
 
 fuzz: setup ## A million damaged inputs for each device protocol
 	$(PYTHON) -m bench.fuzz

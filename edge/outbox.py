@@ -82,16 +82,21 @@ class Outbox:
         """Begin to send; ``withheld`` are epochs whose key the cloud has not."""
         self._horizon = stored.last_id
         self._withheld = withheld
-        self.late_left = stored.frames
+        # What outgrew its memory before now is mostly among what is stored; the rest comes after.
+        later = [(max(low, stored.last_id), high) for low, high in self._segments]
+        later = [(low, high) for low, high in later if low < high]
+        self._segments = deque([(0, stored.last_id)] if stored.last_id else [])
+        self._segments.extend(later)
+        self._low = {
+            epoch: seq
+            for epoch, seq in {**self._low, **stored.lowest}.items()
+            if epoch not in withheld
+        }
+        self.late_left = stored.frames + sum(high - low for low, high in later)
         offered, self._live, self._live_bytes = self._live, deque(), 0
         for frame, since_s in offered:
             self.offer([frame], since_s)
         self._credit = credit
-        if stored.last_id:
-            self._segments.append((0, stored.last_id))
-            self._low = {
-                epoch: seq for epoch, seq in stored.lowest.items() if epoch not in withheld
-            }
 
     def disconnect(self) -> None:
         """End the session; what was not acknowledged is late in the next."""

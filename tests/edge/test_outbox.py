@@ -166,6 +166,24 @@ def test_live_frames_that_outgrow_memory_become_late() -> None:
     assert outbox.sent(_held(6, 5), 0.0, late=False) == 1
 
 
+def test_what_outgrows_memory_before_the_session_is_open_goes_after_what_is_stored() -> None:
+    outbox = Outbox(live_bytes_max=25)
+    outbox.open(0.0)
+    outbox.offer([_held(n + 1, n) for n in (2, 3, 4)], 0.0)  # 0 and 1 lie on the disk
+    outbox.connect(Stored(4, 4, {"e": 0}), 8)
+    assert outbox.late_left == 5
+    wanted = outbox.wanted()
+    assert wanted is not None
+    assert (wanted.after, wanted.last) == (0, 4)
+    frames = outbox.read(wanted, [_held(n + 1, n) for n in range(4)])
+    assert [outbox.sent(frame, 0.0, late=True) for frame in frames] == [0, 0, 0, 0]
+    wanted = outbox.wanted()
+    assert wanted is not None
+    assert (wanted.after, wanted.last) == (4, 5)
+    outbox.acked("e", [(0, 3)], 0.0)
+    assert outbox.sent(_held(5, 4), 0.0, late=True) == 4
+
+
 def test_a_part_that_comes_in_while_another_is_read_is_read_too() -> None:
     outbox = Outbox("newest-first", live_bytes_max=5)
     outbox.open(0.0)

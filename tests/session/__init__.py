@@ -1,0 +1,1 @@
+"""The session between gateway and ingest as a whole."""
