@@ -38,8 +38,9 @@ faults: setup ## Power cuts at every sector, kills, 5,000 idle connections, 20,0
 fuzz: setup ## A million damaged inputs for each device protocol
 	$(PYTHON) -m bench.fuzz
 
-bench: setup ## The gateway's numbers beside rsyslog's
+bench: setup ## The gateway's and the uplink's numbers beside rsyslog's
 	$(PYTHON) -m bench.edge
+	$(PYTHON) -m bench.uplink
 
 lock: setup ## Make the hash-locked requirement files anew
 	bash requirements/lock.sh

@@ -115,7 +115,8 @@ class Way:
         found: dict[str, float] = {}
         for name, service in self.services.items():
             what = "ingest" if name in INGESTS else name
-            found[what] = found.get(what, 0.0) + cpu_s(service.pid)
+            used = cpu_s(service.pid) if service.pid else 0.0
+            found[what] = found.get(what, 0.0) + used
         return found
 
     @contextlib.contextmanager

@@ -57,6 +57,7 @@ class Tap:
         self._stop = threading.Event()
         self._mutex = threading.Lock()
         self._waits: list[float] = []
+        self._since_s = 0.0
         self._large: list[bytes] = []
         self._readings = self._records = self._bytes = self._probes = 0
         self._threads = [threading.Thread(target=self._consume, daemon=True)]
@@ -81,7 +82,7 @@ class Tap:
         if self._lines:
             self._readings += 1
             for said in _LINE.findall(value):
-                self._waits.append(now_s - datetime.fromisoformat(said.decode()).timestamp())
+                self._probed(datetime.fromisoformat(said.decode()).timestamp(), now_s)
         elif len(value) > LARGE_BYTES:
             self._large.append(value)
         else:
@@ -91,12 +92,13 @@ class Tap:
         columns = records.decode_samples(value).columns
         self._readings += len(columns)
         if now_s and _PROBED in columns.vital:
-            times = columns.times_ms()
-            self._waits += [
-                now_s - ms / 1000
-                for ms, vital in zip(times, columns.vital, strict=True)
-                if vital == _PROBED
-            ]
+            for ms, vital in zip(columns.times_ms(), columns.vital, strict=True):
+                if vital == _PROBED:
+                    self._probed(ms / 1000, now_s)
+
+    def _probed(self, said_s: float, now_s: float) -> None:
+        if said_s >= self._since_s:
+            self._waits.append(now_s - said_s)
 
     def _probe(self) -> None:
         pause_s = 1 / self._probe_hz
@@ -116,7 +118,7 @@ class Tap:
     def mark(self) -> None:
         """Count and measure from now on."""
         with self._mutex:
-            self._waits, self._large = [], []
+            self._waits, self._large, self._since_s = [], [], time.time()
             self._readings = self._records = self._bytes = self._probes = 0
 
     def tell(self) -> dict[str, float]:

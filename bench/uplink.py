@@ -124,17 +124,22 @@ def backlog(way: Way, samples: int, live: int) -> None:
     way.until(lambda: way.edge("link_up") == 0, 20, "the link to fall")
     began = way.edge("lines_total")
     with load(line, 40, 0, lines, log) as sender:
-        said = sender.run()
-    way.until(lambda: way.edge("lines_total") - began >= lines, 300, "all lines committed")
+        since = time.monotonic()
+        sender.run()
+        way.until(lambda: way.edge("lines_total") - began >= lines, 300, "all lines committed")
+        took = time.monotonic() - since
     time.sleep(15)  # the last of it is folded
     frames, size = way.edge("spool_frames"), way.edge("spool_bytes")
     print(
-        f"spooled  {samples} readings in {said['seconds']:.0f} s: {frames:.0f} frames,"
+        f"spooled  {samples} readings in {took:.0f} s: {frames:.0f} frames,"
         f" {size / samples:.2f} bytes a reading",
         flush=True,
     )
     rate = live / PER_LINE
-    with way.tap("samples", line) as tap, load(line, 40, rate, int(rate * 60), log) as sender:
+    with (
+        way.tap("samples", line, probe=200) as tap,
+        load(line, 40, rate, int(rate * 30), log) as sender,
+    ):
         before, wire = way.cpu(), way.wire_bytes()
         talking = threading.Thread(target=sender.run)
         talking.start()
@@ -146,8 +151,9 @@ def backlog(way: Way, samples: int, live: int) -> None:
         way.until(lambda: way.edge("late_frames") == 0, DRAIN_S_MAX, "the backlog to drain")
         took = time.monotonic() - up
         found, after = tap.ask("tell"), way.cpu()
-        wire = way.wire_bytes() - wire
         talking.join()
+        wire = way.wire_bytes() - wire
+        all_ = tap.ask("tell")["readings"]
     # A service that was started anew has used nothing before.
     used = {name: after[name] - before.get(name, 0.0) for name in after if name != "haproxy-edge"}
     show("drain", live, found)

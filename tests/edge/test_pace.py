@@ -3,9 +3,12 @@
 import pytest
 
 from edge.pace import (
+    BASE_S,
     CUT_S_MIN,
+    DOUBLING_TO,
     LATE_S_MAX,
     LIVE_S_MAX,
+    QUEUE_S_MAX,
     QUIET_S,
     STEP_BYTES,
     WINDOW_BYTES_FIRST,
@@ -20,11 +23,15 @@ def _late(pace: Pace, now_s: float, count: int = 1, size: int = 10_000) -> None:
         pace.late(0.01, size, now_s)
 
 
-def test_the_window_doubles_for_each_window_acknowledged_until_live_frames_feel_it() -> None:
+def test_the_window_doubles_for_each_window_acknowledged_and_then_grows_by_steps() -> None:
     pace = Pace(0.0)
-    for doubled in (2, 4, 8):
+    while pace.window < DOUBLING_TO:
+        before = pace.window
         _late(pace, 0.1, count=8, size=pace.window // 8)
-        assert pace.window == doubled * WINDOW_BYTES_FIRST
+        assert pace.window == 2 * before
+    assert pace.window == DOUBLING_TO
+    _late(pace, 0.1, count=8, size=pace.window // 8)
+    assert pace.window <= DOUBLING_TO + STEP_BYTES
 
 
 def test_a_slow_live_frame_halves_it_and_from_there_it_grows_by_steps() -> None:
@@ -42,6 +49,29 @@ def test_a_live_frame_within_its_time_cuts_nothing() -> None:
     pace = Pace(0.0)
     pace.live(LIVE_S_MAX, 1.0)
     assert pace.window == WINDOW_BYTES_FIRST
+
+
+def test_what_the_line_takes_by_itself_is_not_held_against_late_frames() -> None:
+    pace = Pace(0.0)
+    pace.live(0.03, 1.0)
+    pace.live(0.03 + QUEUE_S_MAX - 0.001, 1.1)
+    assert pace.window == WINDOW_BYTES_FIRST
+    pace.live(0.03 + QUEUE_S_MAX + 0.001, 1.2)
+    assert pace.window == WINDOW_BYTES_FIRST // 2
+
+
+def test_a_line_that_became_longer_is_learnt() -> None:
+    pace = Pace(0.0)
+    pace.live(0.005, 1.0)
+    now_s = 1.0
+    while now_s < 1.0 + 2 * BASE_S + 2:
+        now_s += 1.0
+        pace.live(0.05, now_s)
+    assert pace.window == WINDOW_BYTES_MIN
+    _late(pace, now_s, 100)
+    before = pace.window
+    pace.live(0.05, now_s + 1.0)
+    assert pace.window == before
 
 
 def test_frames_that_were_on_their_way_together_cut_it_once() -> None:
@@ -62,7 +92,7 @@ def test_it_never_closes_and_never_grows_without_end() -> None:
         pace.live(1.0, 2.0 * at)
     assert pace.window == WINDOW_BYTES_MIN
     pace = Pace(0.0)
-    _late(pace, 0.1, 10_000)
+    _late(pace, 0.1, 10_000, size=1_000_000)
     assert pace.window == WINDOW_BYTES_MAX
 
 
