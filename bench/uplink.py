@@ -164,7 +164,7 @@ def backlog(way: Way, samples: int, live: int) -> None:
     )
     share = ", ".join(f"{name} {used[name] / took:.0%}" for name in sorted(used))
     print(
-        f"         of a core: {share}; {wire / found['readings']:.2f} bytes a reading on the wire"
+        f"         of a core: {share}; {wire / all_:.2f} bytes a reading on the wire"
     )
 
 
