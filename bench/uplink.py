@@ -163,9 +163,7 @@ def backlog(way: Way, samples: int, live: int) -> None:
         f" {found['readings'] / used['ingest']:,.0f} a second of ingest's CPU"
     )
     share = ", ".join(f"{name} {used[name] / took:.0%}" for name in sorted(used))
-    print(
-        f"         of a core: {share}; {wire / all_:.2f} bytes a reading on the wire"
-    )
+    print(f"         of a core: {share}; {wire / all_:.2f} bytes a reading on the wire")
 
 
 def main() -> int:

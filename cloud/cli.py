@@ -12,7 +12,10 @@ SERVICES: Final = {
     "archive": "Kafka to encrypted Parquet on S3",
     "api": "FHIR R4 REST and the ward station",
     "cloudwatch": "the services' metrics to CloudWatch",
+    "pull-crl": "the list of revoked gateways to HAProxy",
 }
+
+_FOLDERS: Final = {"pull-crl": "revocation"}
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -29,5 +32,5 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    module = importlib.import_module(f"cloud.{options.service}.main")
+    module = importlib.import_module(f"cloud.{_FOLDERS.get(options.service, options.service)}.main")
     return int(module.run(options.config))

@@ -43,3 +43,5 @@ class IngestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics: Metrics
     settings_folder: Path | None = None
     """Signed settings for gateways, ``<edge>.json`` each (edge/SETTINGS.md); looked at anew."""
+    revocation_list: Path | None = None
+    """Lists of revoked gateway certificates, PEM, as HAProxy's ``crl-file``; looked at anew."""

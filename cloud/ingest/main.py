@@ -18,6 +18,7 @@ from cloud.ingest.delivery import Delivery, producer_config
 from cloud.ingest.keys import CloudKeys
 from cloud.ingest.known import KnownAssociations
 from cloud.ingest.pushes import Pushes
+from cloud.ingest.revoked import Revoked
 from cloud.ingest.server import Server
 from cloud.ingest.split import Pseudonyms
 from cloud.ingest.unpack import Unpacker
@@ -70,7 +71,8 @@ async def _serve(settings: IngestConfig, held: CloudKeys, unpacker: Unpacker, lo
     except KafkaException as error:
         raise ConfigError(f"the Kafka client cannot be made: {error}; see [kafka]") from error
     pushes = Pushes(settings.settings_folder, log)
-    server = Server(settings.listen, held, unpacker, delivery, now_ms, log, pushes)
+    revoked = Revoked(settings.revocation_list, log)
+    server = Server(settings.listen, held, unpacker, delivery, now_ms, log, pushes, revoked)
     try:
         async with trio.open_nursery() as nursery:
             port = await nursery.start(server.run)

@@ -10,7 +10,8 @@ certificate gets this far, and HAProxy sets the header from the certificate it v
 import re
 import ssl
 from collections.abc import Callable
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
 
 import trio
 import trio_websocket
@@ -22,6 +23,7 @@ from cloud.ingest.delivery import Delivery
 from cloud.ingest.gateway import Gateway
 from cloud.ingest.keys import CloudKeys
 from cloud.ingest.pushes import Pushes
+from cloud.ingest.revoked import Revoked, serial
 from cloud.ingest.session import IngestSession
 from cloud.ingest.unpack import Unpacker
 from healthsync.runtime import tls
@@ -30,6 +32,8 @@ from vitals import limits
 
 PATH: Final = "/uplink"
 EDGE_HEADER: Final = b"x-edge-id"
+SERIAL_HEADER: Final = b"x-edge-serial"
+NOT_AFTER_HEADER: Final = b"x-edge-not-after"
 
 # TLS and HTTP upgrade from a loopback HAProxy; a stuck peer must not hold a task.
 HANDSHAKE_S_MAX: Final = 10.0
@@ -42,6 +46,9 @@ HALT_CHECK_S: Final = 0.05
 
 # How often the folder of settings is looked at for connected gateways.
 SETTINGS_CHECK_S: Final = 5.0
+
+# How often sessions are held against the list of revoked certificates, and their end.
+REVOKED_CHECK_S: Final = 5.0
 
 # Sessions on one process; HAProxy balances over several.
 SESSIONS_MAX: Final = 2_000
@@ -68,6 +75,28 @@ def edge_name(headers: list[tuple[bytes, bytes]]) -> str | None:
     return name if _EDGE_NAME.fullmatch(name) else None
 
 
+class Certificate(NamedTuple):
+    """What HAProxy says of the certificate a session was opened with."""
+
+    serial: int | None
+    not_after_ms: int | None
+
+
+def certificate(headers: list[tuple[bytes, bytes]]) -> Certificate:
+    """Return serial number and end, None for what is missing or malformed.
+
+    HAProxy writes the end as ``YYMMDDhhmmssZ`` (ASN.1 UTCTime; two digits mean 2000 to 2049).
+    """
+    found = {name.lower(): value for name, value in headers}
+    text = found.get(NOT_AFTER_HEADER, b"").decode("ascii", "replace")
+    try:
+        end = datetime.strptime(text, "%y%m%d%H%M%SZ").replace(tzinfo=UTC)
+        not_after_ms = int(end.timestamp() * 1000)
+    except ValueError:
+        not_after_ms = None
+    return Certificate(serial(found.get(SERIAL_HEADER, b"")), not_after_ms)
+
+
 class Server:
     """Serves gateways until `stop`; `run` is its life."""
 
@@ -80,12 +109,15 @@ class Server:
         now_ms: Callable[[], int],
         log: Log,
         pushes: Pushes | None = None,
+        revoked: Revoked | None = None,
     ) -> None:
         """Everything is injected; files of ``listen`` are read here."""
         self._listen = listen
         self._context = tls.server(listen.cert, listen.key, listen.client_ca)
         self._keys = keys
         self._pushes = pushes or Pushes(None)
+        self._revoked = revoked or Revoked(None, log)
+        self._certificates: dict[Gateway, Certificate] = {}
         self._delivered = Delivered()
         self._unpacker = unpacker
         self._delivery = delivery
@@ -112,7 +144,7 @@ class Server:
             with self._accepting:
                 task_status.started(listeners[0].socket.getsockname()[1])
                 sessions.start_soon(self._watch_queue)
-                sessions.start_soon(self._watch_settings)
+                sessions.start_soon(self._watch_sessions)
                 await trio.serve_listeners(self._connection, listeners, handler_nursery=sessions)
         self.over.set()
 
@@ -130,9 +162,11 @@ class Server:
                     gateway.set_credit(wanted)
             await trio.sleep(HALT_CHECK_S)
 
-    async def _watch_settings(self) -> None:
+    async def _watch_sessions(self) -> None:
         with self._watching:
-            await self._look_for_settings()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._look_for_settings)
+                nursery.start_soon(self._look_at_certificates)
 
     async def _look_for_settings(self) -> None:
         while True:
@@ -141,6 +175,23 @@ class Server:
                 if settings is not None:
                     gateway.push(settings)
             await trio.sleep(SETTINGS_CHECK_S)
+
+    async def _look_at_certificates(self) -> None:
+        while True:
+            await trio.sleep(REVOKED_CHECK_S)
+            self._revoked.look()
+            for gateway, shown in list(self._certificates.items()):
+                reason = self._unfit(shown)
+                if reason is not None:
+                    gateway.end(*reason)
+
+    def _unfit(self, shown: Certificate) -> tuple[str, str] | None:
+        """Return why a session with this certificate must end, as `Gateway.end` takes it."""
+        if shown.serial is not None and shown.serial in self._revoked:
+            return "revoked", f"certificate {shown.serial:x} is revoked"
+        if shown.not_after_ms is not None and shown.not_after_ms <= self._now_ms():
+            return "going-away", "its certificate has run out; a newer one may call again"
+        return None
 
     async def _connection(self, stream: trio.SocketStream) -> None:
         secure = trio.SSLStream(stream, self._context, server_side=True, https_compatible=True)
@@ -178,13 +229,21 @@ class Server:
             if request.path != PATH or edge is None:
                 await request.reject(404 if edge is not None else 403)
                 return
+            shown = certificate(request.headers)
+            self._revoked.look()
+            unfit = self._unfit(shown)
+            if unfit is not None:
+                self._log.warning("certificate-refused", edge=edge, detail=unfit[1])
+                metrics.REFUSED.labels(unfit[0]).inc()
+                await request.reject(403)
+                return
             if len(self._gateways) >= SESSIONS_MAX or self._accepting.cancel_called:
                 await request.reject(503)
                 return
             websocket = await request.accept()
-        await self._serve(websocket, edge)
+        await self._serve(websocket, edge, shown)
 
-    async def _serve(self, websocket: Any, edge: str) -> None:
+    async def _serve(self, websocket: Any, edge: str, shown: Certificate) -> None:
         state = IngestSession(edge, self._keys, self._credit, self._delivered)
         gateway = Gateway(state, websocket, self._unpacker, self._delivery, self._now_ms, self._log)
         older = self._by_name.get(edge)
@@ -194,6 +253,7 @@ class Server:
             older.end("superseded", "a newer session of this gateway")
         self._by_name[edge] = gateway
         self._gateways.add(gateway)
+        self._certificates[gateway] = shown
         settings = self._pushes.of(edge)
         if settings is not None:
             gateway.push(settings)
@@ -205,6 +265,7 @@ class Server:
                 await websocket.aclose()
         finally:
             self._gateways.discard(gateway)
+            del self._certificates[gateway]
             if self._by_name.get(edge) is gateway:
                 del self._by_name[edge]
             metrics.SESSIONS.set(len(self._gateways))

@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 
@@ -10,12 +11,15 @@ import pytest
 import trio
 import trio_websocket
 
+from cloud.ingest import server as server_
 from cloud.ingest.config import Listen
 from cloud.ingest.delivery import Parcel
-from cloud.ingest.server import Server, common_name, edge_name
+from cloud.ingest.revoked import Revoked
+from cloud.ingest.server import Certificate, Server, certificate, common_name, edge_name
 from cloud.ingest.unpack import Batch, Unpacker
 from healthsync.runtime.log import Log
 from tests.cloud.ingest.frames import NOW, Edge, Keys
+from tests.cloud.revocation.rig import Gateways
 from tests.healthsync.certs import Authority
 from vitals import session
 from vitals.limits import CREDIT_FRAMES
@@ -39,6 +43,8 @@ class Bench:
     def __init__(self, folder: Path, keys: Keys, unpacker: Unpacker) -> None:
         self.authority = Authority(folder)
         self.sink, self.log = Sink(), StringIO()
+        self.crl = folder / "gateways.crl"
+        self.now_ms = NOW
         cert, key = self.authority.issue("ingest")
         listen = Listen("127.0.0.1", 0, cert, key, self.authority.ca)
         self.server = Server(
@@ -46,19 +52,26 @@ class Bench:
             keys.cloud,
             unpacker,
             self.sink,  # type: ignore[arg-type] # as much of Delivery as the server uses
-            lambda: NOW,
+            lambda: self.now_ms,
             Log("ingest", lambda: NOW, self.log),
+            revoked=Revoked(self.crl, Log("ingest", lambda: NOW, self.log)),
         )
         self.port = 0
 
     @asynccontextmanager
     async def gateway(
-        self, client: str = "haproxy", edge: str = "ward-3", path: str = "/uplink"
+        self,
+        client: str = "haproxy",
+        edge: str = "ward-3",
+        path: str = "/uplink",
+        **shown: str,
     ) -> AsyncIterator[trio_websocket.WebSocketConnection]:
         context = ssl.create_default_context(cafile=self.authority.ca)
         context.load_cert_chain(*self.authority.issue(client))
         stream = await trio.open_ssl_over_tcp_stream("127.0.0.1", self.port, ssl_context=context)
         headers = [(b"X-Edge-Id", edge.encode())] if edge else []
+        for name, value in shown.items():
+            headers.append((f"X-Edge-{name.replace('_', '-')}".encode(), value.encode()))
         async with stream, trio.open_nursery() as nursery:
             with trio.fail_after(0.5):
                 websocket = await trio_websocket.wrap_client_stream(
@@ -120,11 +133,84 @@ def test_stopping_says_going_away_and_closes(bench: Bench, edge: Edge) -> None:
     bench.run(test)
 
 
-async def refused(bench: Bench, client: str, edge: str, path: str) -> list[Exception]:
+def _revoke(bench: Bench, folder: Path, *serials: int) -> None:
+    gateways = Gateways(folder)
+    bench.crl.write_bytes(gateways.lists(*serials))
+
+
+def test_a_revoked_certificate_is_refused_and_its_open_session_ended_the_others_go_on(
+    bench: Bench, edge: Edge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_, "REVOKED_CHECK_S", 0.05)
+
+    async def test() -> None:
+        async with (
+            bench.gateway(Serial="0A0B") as websocket,
+            bench.gateway(edge="ward-4", Serial="0A0C") as other,
+        ):
+            await greet(websocket, edge)
+            _revoke(bench, tmp_path, 0xA0B)
+            heard = session.decode_cloud(await websocket.get_message())
+            assert isinstance(heard, session.Close)
+            assert heard.reason == "revoked"
+            await trio.sleep(0.2)
+            assert not other.closed
+            assert await refused(bench, "haproxy", "ward-3", "/uplink", Serial="a0b")
+            async with bench.gateway(Serial="0D"):
+                pass
+
+    bench.run(test)
+    assert "a0b" in bench.log.getvalue()
+
+
+def test_a_session_ends_with_its_certificate(
+    bench: Bench, edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_, "REVOKED_CHECK_S", 0.05)
+    end = datetime(2027, 3, 1, tzinfo=UTC)
+
+    async def test() -> None:
+        async with bench.gateway(Serial="0A", Not_After="270301000000Z") as websocket:
+            await greet(websocket, edge)
+            bench.now_ms = int(end.timestamp() * 1000)
+            heard = session.decode_cloud(await websocket.get_message())
+            assert isinstance(heard, session.Close)
+            assert heard.reason == "going-away"
+        assert await refused(
+            bench, "haproxy", "ward-3", "/uplink", Serial="0A", Not_After="270301000000Z"
+        )
+
+    bench.run(test)
+
+
+def test_what_haproxy_says_of_a_certificate_is_read_and_nonsense_is_nothing() -> None:
+    good = [(b"X-Edge-Serial", b"00FF"), (b"X-Edge-Not-After", b"270301000000Z")]
+    end = datetime(2027, 3, 1, tzinfo=UTC)
+    assert certificate(good) == Certificate(255, int(end.timestamp() * 1000))
+    bad = [(b"X-Edge-Serial", b"xx"), (b"X-Edge-Not-After", b"tomorrow")]
+    assert certificate(bad) == certificate([]) == Certificate(None, None)
+
+
+def test_a_list_that_cannot_be_read_leaves_what_was_known(tmp_path: Path) -> None:
+    said = StringIO()
+    file = tmp_path / "list"
+    file.write_bytes(Gateways(tmp_path).lists(7))
+    revoked = Revoked(file, Log("ingest", lambda: NOW, said))
+    assert 7 in revoked
+    file.write_bytes(b"-----BEGIN X509 CRL-----\nnonsense\n-----END X509 CRL-----\n")
+    revoked.look()
+    assert 7 in revoked
+    assert "revocation-list-unreadable" in said.getvalue()
+    file.unlink()
+    revoked.look()
+    assert 7 in revoked
+
+
+async def refused(bench: Bench, client: str, edge: str, path: str, **shown: str) -> list[Exception]:
     """Return why a gateway did not get in."""
     why: list[Exception] = []
     try:
-        async with bench.gateway(client, edge, path):
+        async with bench.gateway(client, edge, path, **shown):
             pytest.fail("let in")
     except* (trio_websocket.ConnectionRejected, trio.TooSlowError, trio.BrokenResourceError) as e:
         why += e.exceptions

@@ -1,0 +1,1 @@
+"""The list of revoked gateway certificates, from who signs it to HAProxy and ingest."""

@@ -1,0 +1,52 @@
+"""HAProxy's runtime socket, as far as replacing a list in a running process.
+
+Law: bounded in time and bytes; HAProxy's answer decides, not that it was sent.
+"""
+
+import socket
+from pathlib import Path
+from typing import Final
+
+PAYLOAD_BYTES_MAX: Final = 64_000
+"""Of ``tune.bufsize`` 65,536 (cloud.cfg.j2), the command beside it. Measured with HAProxy 2.6:
+64,126 bytes are taken, 69,403 are cut and the transaction is lost."""
+
+ANSWER_BYTES_MAX: Final = 1024 * 1024
+ANSWER_S_MAX: Final = 5.0
+
+
+class NotTaken(OSError):
+    """HAProxy answered, and did not take it."""
+
+
+def _ask(address: str, text: bytes) -> str:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(ANSWER_S_MAX)
+        # HAProxy's word for a socket of the kernel's own name space
+        sock.connect("\0" + address.removeprefix("abns@") if address[:5] == "abns@" else address)
+        sock.sendall(text)
+        answer = b""
+        while chunk := sock.recv(65536):
+            answer += chunk
+            if len(answer) > ANSWER_BYTES_MAX:
+                raise NotTaken("an answer without end")
+    return answer.decode("utf-8", "replace")
+
+
+def replace_list(address: str, file: Path, pem: bytes) -> None:
+    """Replace what HAProxy holds of ``file`` (as its configuration names it); raise OSError.
+
+    ``address``: path of the runtime socket, or ``abns@NAME``.
+    """
+    if len(pem) > PAYLOAD_BYTES_MAX:
+        raise NotTaken(f"{len(pem)} bytes; the runtime socket takes {PAYLOAD_BYTES_MAX}")
+    if b"\n\n" in pem:
+        raise NotTaken("an empty line would end it early")
+    name = str(file)
+    said = _ask(address, f"set ssl crl-file {name} <<\n".encode() + pem.rstrip() + b"\n\n")
+    if "transaction" not in said:
+        raise NotTaken(said.strip()[:200] or "no answer")
+    said = _ask(address, f"commit ssl crl-file {name}\n".encode())
+    if "Success" not in said:
+        _ask(address, f"abort ssl crl-file {name}\n".encode())
+        raise NotTaken(said.strip()[:200] or "no answer")

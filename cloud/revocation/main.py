@@ -1,0 +1,169 @@
+"""``healthsync cloud pull-crl --config FILE``: the lists, from the authority to HAProxy.
+
+Ends on SIGTERM or SIGINT only. What cannot be had leaves what is there as it is.
+"""
+
+import http.client
+import os
+import ssl
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import Counter, Gauge
+
+from cloud.revocation import haproxy, lists
+from cloud.revocation.config import PullConfig, Source
+from cloud.revocation.lists import ListRefused, Lists
+from healthsync.runtime import config as config_
+from healthsync.runtime import metrics as metrics_
+from healthsync.runtime import tls
+from healthsync.runtime.clock import now_ms
+from healthsync.runtime.exits import Exit
+from healthsync.runtime.log import Log
+from healthsync.runtime.notify import notify, watchdog_interval_s
+from healthsync.runtime.stop import Stop
+
+ANSWER_S_MAX: Final = 5.0
+TICK_S: Final = 0.2
+
+FAILURES = Counter("healthsync_crl_failures_total", "Lists not had or not believed", ["reason"])
+ENTRIES = Gauge("healthsync_crl_entries", "Revoked certificates in the lists in use")
+EXPIRES = Gauge("healthsync_crl_expires_seconds", "Until the next list is due, below 0: overdue")
+IN_HAPROXY = Gauge("healthsync_crl_in_haproxy", "1: the running HAProxy has the lists in use")
+
+
+def fetch(source: Source) -> bytes:
+    """Return what the authority answers; raise OSError, HTTPException or ListRefused."""
+    context = tls.client(source.ca, source.cert, source.key)
+    raw = _connect(source, context)
+    connection = http.client.HTTPSConnection(source.host, source.port, timeout=ANSWER_S_MAX)
+    connection.sock = raw
+    try:
+        connection.request("GET", source.path, headers={"Host": source.tls_name})
+        answer = connection.getresponse()
+        body = answer.read(lists.BYTES_MAX + 1)
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise ListRefused(f"the authority answered {answer.status}")
+    return body
+
+
+def _connect(source: Source, context: ssl.SSLContext) -> ssl.SSLSocket:
+    import socket
+
+    plain = socket.create_connection((source.host, source.port), ANSWER_S_MAX)
+    try:
+        secure = context.wrap_socket(plain, server_hostname=source.tls_name)
+    except BaseException:
+        plain.close()
+        raise
+    tls.require_suite(secure.cipher())
+    return secure
+
+
+class Puller:
+    """Holds which lists are in use."""
+
+    def __init__(
+        self,
+        settings: PullConfig,
+        fetch: Callable[[], bytes],
+        now: Callable[[], datetime],
+        log: Log,
+    ) -> None:
+        """Read what is on disk; raise ListRefused when the authorities cannot be read."""
+        self._settings, self._fetch, self._now, self._log = settings, fetch, now, log
+        self._among = lists.authorities(settings.ca.read_bytes())
+        self._told = False
+        self._failing = ""
+        self.used: Lists | None = None
+        try:
+            self.used = lists.check(settings.file.read_bytes(), self._among)
+        except (OSError, ListRefused) as error:
+            log.warning("crl-on-disk-unusable", error=type(error).__name__)
+
+    def round(self) -> None:
+        """Ask, check, write, tell HAProxy."""
+        try:
+            pem = self._fetch()
+            if self.used is None or pem != self.used.pem:
+                before = None if self.used is None else self.used.numbers
+                self._use(lists.check(pem, self._among, before))
+            self._failing = ""
+        except ListRefused as error:
+            self._fail("refused", str(error))
+        except (OSError, http.client.HTTPException) as error:
+            self._fail("unreachable", type(error).__name__)
+        self._tell()
+        self._watch_age()
+
+    def _use(self, found: Lists) -> None:
+        write(self._settings.file, found.pem)
+        self.used, self._told = found, False
+        self._log.info("crl", entries=len(found.serials), numbers=sorted(found.numbers.values()))
+
+    def _tell(self) -> None:
+        settings, used = self._settings, self.used
+        if used is None or self._told or not settings.haproxy_socket:
+            return
+        try:
+            haproxy.replace_list(settings.haproxy_socket, settings.file, used.pem)
+        except OSError as error:
+            self._fail("haproxy", str(error) or type(error).__name__)
+            IN_HAPROXY.set(0)
+            return
+        self._told = True
+        IN_HAPROXY.set(1)
+
+    def _watch_age(self) -> None:
+        if self.used is None:
+            return
+        left_s = (self.used.next_update - self._now()).total_seconds()
+        ENTRIES.set(len(self.used.serials))
+        EXPIRES.set(left_s)
+        if left_s < 0:
+            self._log.error("crl-overdue", since_s=round(-left_s))
+
+    def _fail(self, reason: str, detail: str) -> None:
+        FAILURES.labels(reason).inc()
+        if self._failing != reason:
+            self._failing = reason
+            self._log.warning("crl-failed", reason=reason, detail=detail[:200])
+
+
+def write(path: Path, data: bytes) -> None:
+    """Replace a file whole, so that a power cut leaves the old one or the new one."""
+    new = path.with_suffix(path.suffix + ".new")
+    with new.open("wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+    new.replace(path)
+
+
+def run(config: Path) -> int:
+    """Pull until told to stop; return the exit code."""
+    settings = config_.load(config, PullConfig)
+    log = Log("pull-crl", now_ms)
+    stop = Stop()
+    puller = Puller(settings, lambda: fetch(settings.source), lambda: datetime.now(UTC), log)
+    metrics_.serve(settings.metrics.port)
+    log.info("serving", every_s=settings.every_s)
+    notify("READY=1")
+    watchdog_s, last_watchdog, next_round = watchdog_interval_s(), 0.0, 0.0
+    while not stop:
+        now_s = time.monotonic()
+        if now_s >= next_round:
+            next_round = now_s + settings.every_s
+            puller.round()
+        if watchdog_s is not None and now_s - last_watchdog >= watchdog_s:
+            last_watchdog = now_s
+            notify("WATCHDOG=1")
+        time.sleep(TICK_S)
+    notify("STOPPING=1")
+    log.info("stopped", code=Exit.OK.value)
+    return Exit.OK

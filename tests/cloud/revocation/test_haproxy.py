@@ -1,0 +1,201 @@
+"""A real HAProxy from the role's template: who is let in, and what it says of them."""
+
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from cloud.revocation import haproxy
+from tests.cloud.revocation.rig import Gateways, Leaf, Proxy
+
+
+@pytest.fixture
+def gateways(tmp_path: Path) -> Gateways:
+    return Gateways(tmp_path)
+
+
+class Backend:
+    """A TLS server that answers with the head of the request that it got."""
+
+    def __init__(self, folder: Path) -> None:
+        from datetime import UTC, datetime
+
+        from onebox.ca import Authority
+
+        issued = Authority(folder, "services", datetime.now(UTC)).issue("backend", server=True)
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(issued.cert, issued.key)
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._server.getsockname()[1])
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            plain, _ = self._server.accept()
+            with plain:
+                plain.settimeout(5)
+                try:
+                    with self._context.wrap_socket(plain, server_side=True) as sock:
+                        head = b""
+                        while b"\r\n\r\n" not in head and (data := sock.recv(65536)):
+                            head += data
+                        if head.startswith(b"STOP"):
+                            return
+                        sock.sendall(
+                            b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(head) + head
+                        )
+                except OSError:
+                    continue
+
+    def stop(self) -> None:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with (
+            socket.create_connection(("127.0.0.1", self.port), 5) as plain,
+            context.wrap_socket(plain) as sock,
+        ):
+            sock.sendall(b"STOP\r\n\r\n")
+        self._thread.join(10)
+        self._server.close()
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Iterator[Backend]:
+    server = Backend(tmp_path)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _in(proxy: Proxy, leaf: Leaf | None) -> bool:
+    return "HTTP/1" in proxy.handshake(leaf)
+
+
+def test_a_list_takes_effect_without_a_reload_and_open_connections_stay(
+    tmp_path: Path, gateways: Gateways
+) -> None:
+    proxy = Proxy(tmp_path, gateways)
+    one, two = gateways.leaf("ward-1"), gateways.leaf("ward-2")
+    with proxy.running():
+        assert _in(proxy, one)
+        context = ssl.create_default_context(cafile=str(proxy.ca))
+        context.load_cert_chain(two.cert, two.key)
+        with (
+            socket.create_connection(("127.0.0.1", proxy.port), 5) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as held,
+        ):
+            held.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert held.recv(65536).startswith(b"HTTP/1.1 503")
+            revoked = gateways.lists(one.certificate.serial_number)
+            haproxy.replace_list(str(proxy.socket), gateways.crl, revoked)
+            assert "certificate revoked" in proxy.handshake(one)
+            assert _in(proxy, two)
+            held.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert held.recv(65536).startswith(b"HTTP/1.1 503")
+        overdue = gateways.lists(one.certificate.serial_number, hours=-1)
+        haproxy.replace_list(str(proxy.socket), gateways.crl, overdue)
+        assert not _in(proxy, one)
+        assert _in(proxy, two), "an overdue list must not lock out everybody"
+
+
+def test_strangers_are_refused(tmp_path: Path, gateways: Gateways) -> None:
+    (tmp_path / "other").mkdir()
+    other = Gateways(tmp_path / "other")
+    proxy = Proxy(tmp_path, gateways)
+    with proxy.running():
+        assert "certificate required" in proxy.handshake(None)
+        assert "certificate expired" in proxy.handshake(gateways.leaf("ward-1", days=-1))
+        assert not _in(proxy, other.leaf("ward-1"))
+        assert _in(proxy, gateways.leaf("ward-1"))
+
+
+def test_the_longest_list_that_the_socket_takes_is_taken(
+    tmp_path: Path, gateways: Gateways
+) -> None:
+    proxy = Proxy(tmp_path, gateways)
+    one = gateways.leaf("ward-1")
+    serials = [one.certificate.serial_number]
+    while len(gateways.lists(*serials)) < haproxy.PAYLOAD_BYTES_MAX - 700:
+        serials += [x509.random_serial_number() for _ in range(10)]
+    pem = gateways.lists(*serials)
+    pem += (
+        b"-" * (haproxy.PAYLOAD_BYTES_MAX - len(pem) - 1) + b"\n"
+    )  # what is no PEM is passed over
+    assert len(pem) == haproxy.PAYLOAD_BYTES_MAX
+    with proxy.running():
+        haproxy.replace_list(str(proxy.socket), gateways.crl, pem)
+        assert "certificate revoked" in proxy.handshake(one)
+        with pytest.raises(haproxy.NotTaken, match="64001 bytes"):
+            haproxy.replace_list(str(proxy.socket), gateways.crl, pem + b"\n")
+        with pytest.raises(haproxy.NotTaken):
+            haproxy.replace_list(str(proxy.socket), tmp_path / "unknown", gateways.lists())
+        with pytest.raises(haproxy.NotTaken):
+            haproxy.replace_list(str(proxy.socket), gateways.crl, b"nonsense\n")
+        assert not _in(proxy, one), "what it would not take changed nothing"
+
+
+def _ask(proxy: Proxy, leaf: Leaf | None, port: int, path: str, *headers: str) -> str:
+    context = ssl.create_default_context(cafile=str(proxy.ca))
+    if leaf is not None:
+        context.load_cert_chain(leaf.cert, leaf.key)
+    with (
+        socket.create_connection(("127.0.0.1", port), 5) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as sock,
+    ):
+        lines = [f"GET {path} HTTP/1.1", "Host: localhost", "Connection: close", *headers]
+        sock.sendall("\r\n".join([*lines, "", ""]).encode())
+        answer = b""
+        while data := sock.recv(65536):
+            answer += data
+    return answer.decode()
+
+
+FORGED = (
+    "X-Edge-Id: ward-9",
+    "x-edge-serial: 1",
+    "X-EDGE-NOT-AFTER: 490101000000Z",
+    "X-Way: uplink",
+)
+
+
+def _of(answer: str, name: str) -> list[str]:
+    return re.findall(rf"(?mi)^{name}: (.*?)\r?$", answer)
+
+
+def test_the_identity_is_the_certificates_whatever_the_caller_says(
+    tmp_path: Path, gateways: Gateways, backend: Backend
+) -> None:
+    proxy = Proxy(tmp_path, gateways, ingest=backend.port, est=backend.port)
+    one = gateways.leaf("ward-1")
+    with proxy.running():
+        for path in ("/uplink", "/.well-known/est/simplereenroll"):
+            answer = _ask(proxy, one, proxy.port, path, *FORGED)
+            assert _of(answer, "x-edge-id") == ["ward-1"], answer
+            (serial,) = _of(answer, "x-edge-serial")
+            assert int(serial, 16) == one.certificate.serial_number
+            (end,) = _of(answer, "x-edge-not-after")
+            assert end == f"{one.certificate.not_valid_after_utc:%y%m%d%H%M%SZ}"
+            assert _of(answer, "x-way") == ["uplink"]
+        assert " 404 " in _ask(proxy, one, proxy.port, "/.well-known/est/simpleenroll")
+
+
+def test_the_enrolment_port_needs_no_certificate_gives_no_identity_and_counts(
+    tmp_path: Path, gateways: Gateways, backend: Backend
+) -> None:
+    proxy = Proxy(tmp_path, gateways, est=backend.port)
+    with proxy.running():
+        answer = _ask(proxy, None, proxy.est, "/.well-known/est/cacerts", *FORGED)
+        assert _of(answer, "x-way") == ["est"]
+        assert _of(answer, "x-edge-id") == _of(answer, "x-edge-serial") == []
+        assert _of(answer, "x-forwarded-for") == ["127.0.0.1"]
+        wrong = [_ask(proxy, None, proxy.est, "/uplink").split()[1] for _ in range(40)]
+        assert wrong[0] == "404"
+        assert wrong[-1] == "429", wrong
+        assert " 429 " in _ask(proxy, None, proxy.est, "/.well-known/est/cacerts")
