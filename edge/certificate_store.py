@@ -26,9 +26,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from edge.config import BUNDLE
 from edge.est import make_key, make_request, self_signed
 
-BUNDLE: Final = "gateway.pem"
 PREVIOUS: Final = "previous.pem"
 AUTHORITY: Final = "authority.json"
 ENROL: Final = "enrol.json"
@@ -55,6 +55,8 @@ class Attempt(msgspec.Struct, frozen=True):
     """PKCS#10 in DER, base64."""
     renews: str = ""
     """Serial of the certificate it is to follow, hex; empty for an enrolment."""
+    token: str = ""
+    """SHA-256 of the token it goes with, hex: one file is used for one certificate."""
 
     @property
     def private(self) -> ec.EllipticCurvePrivateKey:
@@ -140,11 +142,11 @@ def parse(raw: bytes) -> Held:
     return Held(leaf, rest, key, raw)
 
 
-def make_attempt(name: str, renews: str = "") -> Attempt:
+def make_attempt(name: str, *, renews: str = "", token: str = "") -> Attempt:
     """Return a fresh key with its request."""
     key = make_key()
     request = base64.b64encode(make_request(name, key)).decode()
-    return Attempt(_pem(key).decode(), request, renews)
+    return Attempt(_pem(key).decode(), request, renews, token)
 
 
 def make_placeholder(name: str) -> bytes:

@@ -57,7 +57,7 @@ NEXT: Final = {
     "csr-name": "edge_id must be the name that the authority knows",
     "csr-key": "report it: the two sides' versions do not fit",
     "csr-signature": "report it: the two sides' versions do not fit",
-    "certificate-unknown": "the authority did not issue it; ask for an enrolment file and enrol anew",
+    "certificate-unknown": "the authority did not issue it; ask for an enrolment file",
     "certificate-revoked": "ask the operators why; then enrol anew",
     "grace-over": "it ended too long ago; ask for an enrolment file and enrol anew",
     "proof-wrong": "key and certificate do not belong together; enrol anew",
@@ -65,7 +65,9 @@ NEXT: Final = {
 }
 """Every code of the authority with what a technician does next."""
 
-FINAL: Final = frozenset({"certificate-unknown", "certificate-revoked", "grace-over", "proof-wrong"})
+FINAL: Final = frozenset(
+    {"certificate-unknown", "certificate-revoked", "grace-over", "proof-wrong"}
+)
 """Codes after which a certificate will never be renewed."""
 
 
@@ -198,7 +200,7 @@ def possible_time(certificates: Sequence[x509.Certificate], now_ms: int) -> date
     A gateway's clock is a lower bound (ENROL.md): "not yet valid" says that it is behind.
     """
     begun = [one.not_valid_before_utc for one in certificates]
-    return max(begun + [moment(now_ms)])
+    return max([*begun, moment(now_ms)])
 
 
 def ensure_not_ended(certificates: Sequence[x509.Certificate], now_ms: int) -> None:

@@ -34,6 +34,12 @@ _DER: Final = 2
 
 DEFAULT_PORT: Final = 443
 
+PKCS10: Final = (
+    ("content-type", "application/pkcs10"),
+    ("content-transfer-encoding", "base64"),
+)
+"""Headers of a request for a certificate (RFC 7030 section 4.2.1)."""
+
 
 class Server(NamedTuple):
     """An EST server and how it is known. ``ca`` is PEM; empty: plain HTTP on loopback."""
@@ -127,7 +133,9 @@ def call(
     except OSError as error:
         raise NotNow("unreachable", "address, route, firewall; then the same again") from error
     except h11.ProtocolError as error:
-        raise NotTrusted("answer-garbage", "what answers speaks no HTTP; is this the port?") from error
+        raise NotTrusted(
+            "answer-garbage", "what answers speaks no HTTP; is this the port?"
+        ) from error
 
 
 def _ensure_known(sock: ssl.SSLSocket, now_ms: int) -> None:
@@ -140,7 +148,7 @@ def _chain(sock: Any) -> list[bytes]:
     """Return the verified chain in DER; public from Python 3.13 on."""
     if hasattr(sock, "get_verified_chain"):
         return list(sock.get_verified_chain())
-    return [one.public_bytes(_DER) for one in sock._sslobj.get_verified_chain()]  # noqa: SLF001
+    return [one.public_bytes(_DER) for one in sock._sslobj.get_verified_chain()]
 
 
 def _exchange(
@@ -175,9 +183,7 @@ def _exchange(
                 http.receive_data(sock.recv(_RECEIVE_BYTES))
             case h11.Response():
                 status = event.status_code
-                retry_after = dict(event.headers.raw_items()).get(b"retry-after") or dict(
-                    event.headers
-                ).get(b"retry-after")
+                retry_after = dict(event.headers).get(b"retry-after")
             case h11.Data():
                 got += bytes(event.data)
                 if len(got) > ANSWER_BYTES_MAX:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from edge import check, config, reload
-from edge.config import Config, Known
+from edge.config import Certificate, Config, Known
 from healthsync.cli import main
 from healthsync.runtime.exits import Exit
 from tests.edge.process import Process
@@ -198,9 +198,10 @@ def test_every_key_is_documented_with_its_default_and_how_it_changes() -> None:
     wanted = {}
     for field in msgspec.structs.fields(Config):
         changes = "live" if field.name in reload.LIVE else "restart"
-        if field.name == "known":
-            for inner in msgspec.structs.fields(Known):
-                wanted[f"known.{inner.name}"] = (_default(inner), changes)
+        if field.name in {"known", "certificate"}:
+            parts = Known() if field.name == "known" else Certificate()
+            for inner in msgspec.structs.fields(parts):
+                wanted[f"{field.name}.{inner.name}"] = (_default(inner), changes)
         else:
             wanted[field.name] = (_default(field), changes)
     assert _documented() == wanted
@@ -244,6 +245,9 @@ MORE = {
     "hs_edge_known_addresses": ["10.20.0.0/24"],
     "hs_edge_known_devices": ["N1-*", "O'Hara's <1>"],
     "hs_edge_known_certificates": ["monitor-1"],
+    "hs_edge_clock_stamp": "/etc/healthsync/image-stamp",
+    "hs_edge_certificate_folder": "/var/lib/healthsync/pki",
+    "hs_edge_certificate_haproxy_socket": "/run/haproxy/admin.sock",
 }
 
 
