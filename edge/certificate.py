@@ -35,6 +35,11 @@ class Validity(NamedTuple):
         return (self.ends_ms - now_ms) / DAY_MS
 
 
+def serial_hex(number: int) -> str:
+    """Return a serial in whole bytes of hex, as OpenSSL and HAProxy write it."""
+    return number.to_bytes((number.bit_length() + 7) // 8 or 1, "big").hex().upper()
+
+
 def read(path: Path) -> Validity:
     """Return the validity of the first certificate; raise OSError or ValueError."""
     with path.open("rb") as file:
@@ -50,6 +55,6 @@ def read(path: Path) -> Validity:
         " ".join(
             str(one.value) for one in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         ),
-        f"{leaf.serial_number:X}",
+        serial_hex(leaf.serial_number),
         leaf.issuer == leaf.subject,
     )

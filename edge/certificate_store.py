@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from edge.certificate import serial_hex
 from edge.config import BUNDLE
 from edge.est import make_key, make_request, self_signed
 
@@ -96,7 +97,7 @@ class Held(NamedTuple):
     @property
     def serial(self) -> str:
         """Return the leaf's serial in hex, as HAProxy and the authority write it."""
-        return f"{self.leaf.serial_number:X}"
+        return serial_hex(self.leaf.serial_number)
 
     @property
     def placeholder(self) -> bool:

@@ -175,12 +175,20 @@ def _exchange(
     deadline.limit(sock)
     sock.sendall(sent)
     status, retry_after, got = 0, None, b""
+    ended = False
     while True:
-        event = http.next_event()
+        try:
+            event = http.next_event()
+        except h11.RemoteProtocolError:
+            if ended:  # hung up before the end of its answer
+                raise ConnectionResetError from None
+            raise
         match event:
             case h11.NEED_DATA:
                 deadline.limit(sock)
-                http.receive_data(sock.recv(_RECEIVE_BYTES))
+                part = sock.recv(_RECEIVE_BYTES)
+                ended = not part
+                http.receive_data(part)
             case h11.Response():
                 status = event.status_code
                 retry_after = dict(event.headers).get(b"retry-after")
