@@ -178,7 +178,7 @@ class CertificateKeeper:
         self._store.end_attempt(RENEW)
         self._look()
         self._log.error("certificate-put-back", serial=bad)
-        self._show(failures=failures)
+        self._show(state=State.RENEWING, failures=failures)
         self._later("new-certificate-refused", None)
 
     # -- renewal --------------------------------------------------------------------------------
