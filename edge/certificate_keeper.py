@@ -72,6 +72,14 @@ class CertificateKeeper:
         """What HAProxy is to use."""
         self.view = View(State.NONE)
 
+    def prepare(self) -> None:
+        """Make a placeholder where there is no certificate."""
+        try:
+            if self._store.ensure_placeholder(self._name):
+                self._log.warning("certificate-placeholder-made")
+        except OSError as error:
+            self._failed("folder-unusable", type(error).__name__)
+
     def step(self) -> None:
         """Do what is due."""
         try:
@@ -97,8 +105,7 @@ class CertificateKeeper:
         if changed is not None and changed == self._seen and self.held is not None:
             return
         if changed is None or self.held is None:
-            if self._store.ensure_placeholder(self._name):
-                self._log.warning("certificate-placeholder-made")
+            self.prepare()
             changed = self._store.changed()
         self.held = self._store.held()
         self._unproven = self._store.previous()

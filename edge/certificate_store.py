@@ -8,6 +8,7 @@ lock for as long as a change takes. Run by root, files go to the folder's owner.
 import base64
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -38,6 +39,11 @@ LOCK: Final = "lock"
 
 BUNDLE_BYTES_MAX: Final = 15 * 1024
 """HAProxy's command buffer (tune.bufsize) is 16 KiB, the command and its name take some of it."""
+
+LOCK_S_MAX: Final = 5.0
+"""Whoever holds it makes two small writes."""
+
+LOCK_PAUSE_S: Final = 0.05
 
 FILE_BYTES_MAX: Final = 256 * 1024
 _MODE: Final = 0o600
@@ -113,6 +119,20 @@ class Held(NamedTuple):
     def ends_ms(self) -> int:
         """Return until when it is good."""
         return int(self.leaf.not_valid_after_utc.timestamp() * 1000)
+
+
+def _lock(handle: int) -> None:
+    """Wait for the lock within a bound; raise BlockingIOError."""
+    end = time.monotonic() + LOCK_S_MAX
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(LOCK_PAUSE_S)
+        else:
+            return
 
 
 def _private(pem: bytes) -> ec.EllipticCurvePrivateKey:
@@ -193,7 +213,7 @@ class CertificateStore:
         handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, _MODE)
         try:
             self._own(handle)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            _lock(handle)
             yield
         finally:
             os.close(handle)

@@ -61,6 +61,11 @@ def unwise(config: Config) -> Iterator[str]:
             f"connections_max = {config.connections_max} needs more open files than the {most} that"
             " this process may have; raise LimitNOFILE"
         )
+    if config.certificate.folder and not config.certificate.haproxy_socket:
+        yield (
+            "certificate.haproxy_socket is empty: HAProxy uses a renewed certificate only after"
+            " somebody reloads it"
+        )
     if config.link_certificate:
         try:
             certificate.read(Path(config.link_certificate))

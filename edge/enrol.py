@@ -98,7 +98,9 @@ def run(config: Config, file: Path | None, say: Callable[[str], None] = print) -
         return Exit.FAILED
     except OSError as error:
         name = type(error).__name__
-        raise ConfigError(f"{store.folder}: cannot be written ({name}); use sudo") from error
+        raise ConfigError(
+            f"{store.folder}: cannot be written ({name}); use sudo, or try again"
+        ) from error
     say(f"{store.path}: certificate of {config.edge_id}, serial {held.serial},")
     say(f"  until {est.moment(held.ends_ms):%Y-%m-%d %H:%M:%S} UTC")
     say(_tell(config, store, held))

@@ -172,6 +172,7 @@ class Gateway:
                     keeping.start_soon(self._committer.run)
                     async with trio.open_nursery() as taking:
                         taking.start_soon(self._collect)
+                        await trio.to_thread.run_sync(self._renewal.prepare)
                         ready()
                         if early:
                             await self._hang_up()

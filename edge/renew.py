@@ -47,6 +47,11 @@ class Renewal:
         view = self._keeper.view
         return {name: getattr(view, name) for name in view.__struct_fields__}
 
+    def prepare(self) -> None:
+        """Make what HAProxy needs to start, before this program says that it is ready."""
+        if self._keeper is not None:
+            self._keeper.prepare()
+
     async def run(self) -> None:
         """Look until cancelled."""
         while True:

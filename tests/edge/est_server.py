@@ -140,6 +140,7 @@ class EstServer:
         self.life = 30 * DAY
         self.begins: datetime | None = None
         self.answer: Callable[[str], Reply | None] = lambda _path: None
+        self.certify: Callable[[Any, bytes], Reply] = self.certificate
         self.seen: list[tuple[str, dict[str, str], bytes]] = []
         self.port = 0
         self.uplink_ok = True
@@ -170,14 +171,14 @@ class EstServer:
             refused = self._old_key(headers, digest)
             if refused is not None:
                 return refused
-        return self._certificate(request, digest)
+        return self.certify(request, digest)
 
     def _enrol(self, request: Any, digest: bytes, headers: dict[str, str]) -> Reply:
         said = base64.b64decode(headers["authorization"].removeprefix("Basic ")).decode()
         if said != f"ward-1:{TOKEN}" or self.token_used_by not in {None, digest}:
             return 401, {}, b"token-refused: ask for another"
         self.token_used_by = digest
-        return self._certificate(request, digest)
+        return self.certify(request, digest)
 
     def _old_key(self, headers: dict[str, str], digest: bytes) -> Reply | None:
         old = x509.load_der_x509_certificate(base64.b64decode(headers["x-renewal-certificate"]))
@@ -189,7 +190,7 @@ class EstServer:
         public.verify(signature, PROOF_MARK + digest, ec.ECDSA(hashes.SHA256()))
         return None if self.approved else (202, {"retry-after": "10"}, b"")
 
-    def _certificate(self, request: Any, digest: bytes) -> Reply:
+    def certificate(self, request: Any, digest: bytes) -> Reply:
         if digest not in self.issued:
             name = request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
             self.issued[digest] = self.authority.issue(

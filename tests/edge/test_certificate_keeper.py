@@ -245,7 +245,7 @@ def test_a_wrong_answer_leaves_the_old_one(
 ) -> None:
     before = up.held.raw
     keeper = _due(up)
-    up.est._certificate = wrong(up)  # type: ignore[method-assign]
+    up.est.certify = wrong(up)
     keeper.step()
     assert (keeper.view.state, keeper.view.trouble) == (State.RENEWING, code)
     assert up.held.raw == before
@@ -354,13 +354,13 @@ def test_a_crash_at_any_write_is_gone_on_from(
 
 def test_an_enrolment_meanwhile_wins(up: Kept) -> None:
     keeper = _due(up)
-    issue = up.est._certificate
+    issue = up.est.certificate
 
     def slow(request: Any, digest: bytes) -> Any:
         up.give(up.now)
         return issue(request, digest)
 
-    up.est._certificate = slow  # type: ignore[method-assign]
+    up.est.certify = slow
     keeper.step()
     enrolled = up.held.serial
     assert up.held.leaf not in up.est.issued.values()
@@ -466,13 +466,12 @@ def test_the_end_while_it_runs_opens_the_other_way_at_once(expired: Kept) -> Non
     expired.now = ends - timedelta(seconds=5)
     keeper = expired.keeper(ports.free(1)[0])
     keeper.step()
-    assert keeper.view.state == State.RENEWING
-    expired.now = ends
-    keeper.step()
-    assert keeper.view.state == State.AWAITING
-    expired.now = ends - timedelta(seconds=5)
-    keeper.step()
-    assert keeper.view.state == State.RENEWING, "the clock was ahead"
+    states = [keeper.view.state]
+    for seconds in (0, -5):
+        expired.now = ends + timedelta(seconds=seconds)
+        keeper.step()
+        states.append(keeper.view.state)
+    assert states == [State.RENEWING, State.AWAITING, State.RENEWING], "the clock was ahead"
 
 
 # -- with the real HAProxy -------------------------------------------------------------------------
@@ -565,13 +564,13 @@ def test_a_line_that_is_down_blames_neither(kept: Kept, monkeypatch: pytest.Monk
     old = _aged(kept)
     with _proxied(kept) as proxies:
         keeper = _patient(kept, proxies)
-        issue = kept.est._certificate
+        issue = kept.est.certificate
 
         def then_down(request: Any, digest: bytes) -> Any:
             kept.est.answer = lambda path: (503, {}, b"") if path == "/health" else None
             return issue(request, digest)
 
-        kept.est._certificate = then_down  # type: ignore[method-assign]
+        kept.est.certify = then_down
         keeper.step()
         new = kept.held
         assert new.serial != old.serial

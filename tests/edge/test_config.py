@@ -38,6 +38,7 @@ def _with(process: Process, *lines: str) -> Config:
     [
         ("line_port", "lime_port", "did you mean `line_port`"),
         ('"ward-1"', '"ward 1"', "edge_id"),
+        ("metrics_port = ", 'certificate.haproxy_socket = "/x"\nmetrics_port = ', "folder"),
         ('"ward-1"', f'"{"w" * 64}"', "edge_id"),
         ("edge_id", "#", "edge_id"),
         ('state_dir = "', 'site_zone = "Mars"\nstate_dir = "', "site_zone"),
@@ -122,6 +123,7 @@ def test_check_config_prints_every_key_with_its_value(
         (["quarantine_bytes_max = 1000000000000000"], "full before the quota"),
         (['state_dir_ = "/dev/shm/x"'], "survives a power cut"),
         (['link_certificate = "/no/such.pem"'], "FileNotFoundError"),
+        (['certificate.folder = "/pki"'], "certificate.haproxy_socket is empty"),
         ([], "ward is empty"),
     ],
 )

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from edge import clock_floor, enrol, est_call
 from edge.certificate_store import AUTHORITY, ENROL, CertificateStore
 from edge.config import Certificate, Config
+from edge.est import EstError, NotNow
 from healthsync.cli import main
 from healthsync.runtime.exits import Exit
 from onebox import ports
@@ -123,14 +124,14 @@ def test_the_command_line_enrols(
 
 
 def test_a_leaf_is_found_wherever_it_stands(served: Site) -> None:
-    issue = served.est._certificate
+    issue = served.est.certificate
 
     def turned(request: Any, digest: bytes) -> Reply:
         issue(request, digest)
         authority = served.est.authority
         return 200, {}, certs_only(authority.root, authority.issuing, served.est.issued[digest])
 
-    served.est._certificate = turned  # type: ignore[method-assign]
+    served.est.certify = turned
     assert served.enrol() == Exit.OK
 
 
@@ -316,9 +317,7 @@ def test_an_answer_that_is_not_ours_is_not_installed(
     answer: Callable[[EstServer, Any], Reply],
     words: str,
 ) -> None:
-    served.est._certificate = (  # type: ignore[method-assign]
-        lambda request, _digest: answer(served.est, request)
-    )
+    served.est.certify = lambda request, _digest: answer(served.est, request)
     assert served.enrol() == Exit.FAILED
     assert words in capsys.readouterr().err
     assert served.store.held() is None
@@ -350,6 +349,11 @@ def test_a_server_of_another_authority_hears_nothing(
     with site.est.serving(Authority("Servers").bundle(site.folder)):
         site.write()
         _refused(site, capsys, "server-unknown")
+
+
+def test_the_issuer_of_the_server_is_enough_to_know_it_by(served: Site) -> None:
+    served.write(ca=f'"""{pem(served.servers.issuing).decode()}"""')
+    assert served.enrol() == Exit.OK
 
 
 def test_a_server_of_another_name_hears_nothing(
@@ -426,7 +430,7 @@ def test_what_speaks_no_tls_or_no_http_is_said(
             thread = threading.Thread(target=serve)
             thread.start()
             at = est_call.Server("127.0.0.1", listener.getsockname()[1])
-            with pytest.raises(enrol.EstError) as raised:
+            with pytest.raises(EstError) as raised:
                 est_call.call(at, "GET", "/", now_ms=0)
             assert raised.value.code == code
             thread.join()
@@ -448,7 +452,7 @@ def test_a_server_that_trickles_is_cut_off() -> None:
         thread.start()
         began = time.monotonic()
         at = est_call.Server("127.0.0.1", listener.getsockname()[1])
-        with pytest.raises(enrol.NotNow) as raised:
+        with pytest.raises(NotNow) as raised:
             est_call.call(at, "GET", "/", now_ms=0, seconds=0.5)
         over.set()
         thread.join()
@@ -505,13 +509,17 @@ def test_no_folder_no_file_and_a_large_file_are_said(site: Site, tmp_path: Path)
 
 @pytest.mark.parametrize("floor_days", [None, 0, 300])
 def test_a_gateway_that_woke_in_1970_enrols(
-    site: Site, monkeypatch: pytest.MonkeyPatch, floor_days: int | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, floor_days: int | None
 ) -> None:
     monkeypatch.setattr("healthsync.runtime.clock.now_ms", lambda: 3_600_000)
+    # OpenSSL has this machine's clock: all certificates begin after it.
+    began = datetime.now(UTC) + 400 * DAY
+    site = Site(tmp_path, began)
+    site.est.begins = began
     if floor_days is not None:
-        at = datetime.now(UTC) - timedelta(days=floor_days)
+        at = began - timedelta(days=floor_days)
         assert clock_floor.save(site.folder, int(at.timestamp() * 1000))
-    with site.serving():
+    with site.est.serving(site.servers.bundle(site.folder, begins=began)):
         site.write()
         assert site.enrol() == Exit.OK
     held = site.store.held()
@@ -528,6 +536,16 @@ def test_a_floor_still_sees_what_has_ended(
     with site.est.serving(site.servers.bundle(site.folder, begins=began, life=DAY)):
         site.write()
         _refused(site, capsys, "certificate-ended")
+
+
+def test_a_folder_that_another_program_holds_is_said(
+    served: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.certificate_store.LOCK_S_MAX", 0.2)
+    served.store.prepare()
+    with served.store._locked(), pytest.raises(ConfigError, match="cannot be written"):
+        served.enrol()
+    assert served.enrol() == Exit.OK
 
 
 def test_the_attempt_is_on_the_disk_before_the_first_byte_leaves(served: Site) -> None:
