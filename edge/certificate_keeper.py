@@ -68,6 +68,7 @@ class CertificateKeeper:
         self._seen: tuple[int, int, int] | None = None
         self._unproven: Held | None = None
         self._tell_at = self._prove_at = self._try_at = 0.0
+        self._deaf, self._last_code = False, ""  # what was logged is not logged again
         self.held: Held | None = None
         """What HAProxy is to use."""
         self.view = View(State.NONE)
@@ -128,10 +129,12 @@ class CertificateKeeper:
                 self._log.info("certificate-told", serial=self.held.serial)
         except HaproxyError as error:
             self._tell_at = self._mono_s() + TELL_S
-            if self.view.trouble != "haproxy-not-told":
+            if not self._deaf:
                 self._log.warning("haproxy-not-told", reason=str(error))
+            self._deaf = True
             self._show(trouble="haproxy-not-told")
             return
+        self._deaf = False
         trouble = "" if self.view.trouble == "haproxy-not-told" else self.view.trouble
         self._show(told=True, trouble=trouble)
 
@@ -164,29 +167,41 @@ class CertificateKeeper:
             self._show(proven=True)
             return
         if self._healthy(PROVE_S):
-            self._store.proven()
-            self._unproven = None
-            self._log.info("certificate-proven", serial=self.held.serial)
-            self._show(proven=True, failures=0)
+            self._proven(self.held)
             return
         self._prove_at = self._mono_s() + PROVE_AGAIN_S
         if before.placeholder or self._now_ms() >= before.ends_ms:
             return  # nothing better is at hand
         try:
             self._haproxy.use(before.raw)
-            if not self._healthy(PROVE_S):
-                self._haproxy.use(self.held.raw)  # the line is down: neither is to blame
-                return
+            old_works = self._healthy(PROVE_S)
+            self._haproxy.use(self.held.raw)
         except HaproxyError:
             self._show(told=False)  # it is asked anew which one it has
             return
-        bad, failures = self.held.serial, self.view.failures
-        self._store.put_back()
+        if not old_works:
+            return  # the line is down: neither is to blame
+        if self._healthy(PROVE_S):  # the line was down, and came back in between
+            self._proven(self.held)
+            return
+        self._put_back(self.held)
+
+    def _proven(self, held: Held) -> None:
+        self._store.proven()
+        self._unproven = None
+        self._log.info("certificate-proven", serial=held.serial)
+        self._show(proven=True, failures=0)
+
+    def _put_back(self, bad: Held) -> None:
+        if not self._store.put_back(instead_of=bad.serial):
+            return  # somebody enrolled meanwhile
+        failures = self.view.failures
         self._store.end_attempt(RENEW)
         self._look()
-        self._log.error("certificate-put-back", serial=bad)
+        self._log.error("certificate-put-back", serial=bad.serial)
         self._show(state=State.RENEWING, failures=failures)
         self._later("new-certificate-refused", None)
+        self._tell()
 
     # -- renewal --------------------------------------------------------------------------------
 
@@ -200,7 +215,10 @@ class CertificateKeeper:
             return
         now_ms = self._now_ms()
         if now_ms < due_ms(held.begins_ms, held.ends_ms, held.serial):
-            self._show(state=State.VALID)
+            kept = "haproxy-not-told"
+            self._show(
+                state=State.VALID, trouble=kept if self.view.trouble == kept else "", failures=0
+            )
             return
         ended = now_ms >= held.ends_ms
         if ended and self.view.state in {State.NONE, State.VALID, State.RENEWING}:
@@ -241,8 +259,9 @@ class CertificateKeeper:
         left_s = (self.held.ends_ms - self._now_ms()) / 1000
         wait_s = retry_s(failures, left_s, self._jitter()) if wait_s is None else wait_s
         self._try_at = self._mono_s() + wait_s
-        if self.view.trouble != code:
+        if self._last_code != code:
             self._log.warning("certificate-not-renewed", code=code, retry_s=round(wait_s))
+        self._last_code = code
         self._show(trouble=code, failures=failures)
 
     def _ask(self, held: Held, *, ended: bool) -> None:
@@ -265,6 +284,7 @@ class CertificateKeeper:
         failures = self.view.failures
         self._look()
         self._show(state=State.VALID, failures=failures)
+        self._last_code = ""
         self._log.info("certificate-renewed", serial=self.held.serial if self.held else "")
         self._tell()
         self._prove()

@@ -301,11 +301,15 @@ class CertificateStore:
         """Forget the bundle before."""
         self._remove(PREVIOUS)
 
-    def put_back(self) -> None:
-        """Use the bundle before again."""
+    def put_back(self, *, instead_of: str) -> bool:
+        """Use the bundle before again; return False when the one of ``instead_of`` has gone."""
         with self._locked():
+            raw = self._read(BUNDLE)
+            if raw is None or parse(raw).serial != instead_of:
+                return False
             (self.folder / PREVIOUS).replace(self.path)
             self._sync()
+        return True
 
     def ensure_placeholder(self, name: str) -> bool:
         """Make a placeholder where there is no bundle; return True when one was made.

@@ -544,7 +544,7 @@ def test_what_haproxy_holds_at_the_start_is_put_right(kept: Kept) -> None:
 def test_a_new_one_that_does_not_work_gives_way_to_the_old(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge.certificate_keeper.PROVE_S", 3.0)
+    monkeypatch.setattr("edge.certificate_keeper.PROVE_S", 2.0)
     old = _aged(kept)
     kept.est.begins = datetime.now(UTC) + DAY  # the cloud's HAProxy will not have it
     with _proxied(kept) as proxies:
@@ -584,6 +584,41 @@ def test_a_line_that_is_down_blames_neither(kept: Kept, monkeypatch: pytest.Monk
         monkeypatch.setattr("edge.certificate_keeper.PROVE_S", 5.0)
         keeper.step()
         assert keeper.view.proven is True, "proven by the next start"
+
+
+def test_a_line_that_comes_back_meanwhile_proves_the_new_one(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.certificate_keeper.PROVE_S", 2.0)
+    old = _aged(kept)
+    back: list[bool] = []
+
+    def answer(path: str) -> Any:
+        shown = kept.est.seen[-1][1].get("x-edge-serial")
+        if path != "/health" or not kept.posts():
+            return None
+        if shown == old.serial:
+            back.append(True)
+        return None if back else (503, {}, b"")
+
+    kept.est.answer = answer
+    with _proxied(kept) as proxies:
+        keeper = _patient(kept, proxies)
+        keeper.step()
+        assert back, "the old one was tried"
+        assert keeper.view.proven is True
+        assert kept.held.serial != old.serial
+        assert proxies.admin.serial() == kept.held.leaf.serial_number
+
+
+def test_an_enrolment_is_not_undone_by_a_proof_of_the_one_before(kept: Kept) -> None:
+    bad = kept.held.serial
+    kept.give(kept.began)
+    kept.store.install(kept.held.raw)
+    enrolled = kept.held.serial
+    assert not kept.store.put_back(instead_of=bad)
+    assert kept.held.serial == enrolled
+    assert kept.store.put_back(instead_of=enrolled)
 
 
 def test_a_certificate_that_haproxy_does_not_take_changes_nothing(kept: Kept) -> None:

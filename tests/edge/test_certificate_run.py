@@ -175,7 +175,8 @@ def test_an_expired_gateway_collects_until_an_operator_approves(ward: Ward) -> N
         assert -4000 < expires < -3500
         assert cloud.ingest.sessions == []
         ward.est.approved = True
-        ward.process.logged("certificate-renewed")  # it asks each 10 s
+        events = ward.process.events
+        _until(lambda: "certificate-renewed" in [one["event"] for one in events()], 30)
         ward.process.logged("uplink-up")
         _until(lambda: len(cloud.ingest.frames) >= 1)
         assert Code.AWAITING_APPROVAL not in ward.codes()
@@ -221,9 +222,11 @@ def test_without_a_socket_and_a_server_it_collects(ward: Ward) -> None:
         ward.process.logged("certificate-placeholder-made")
         assert _say(ward.process.line_port).startswith(b"ok")
         _until(lambda: Code.NOT_ENROLLED in ward.codes())
+        first = int((ward.process.state / clock_floor.FILE).read_text())
         child.send_signal(signal.SIGTERM)
         assert child.wait(10) == Exit.OK
     saved = int((ward.process.state / clock_floor.FILE).read_text())
+    assert saved > first, "at its start and at its stop"
     assert abs(saved / 1000 - time.time()) < 10
 
 
