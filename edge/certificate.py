@@ -1,4 +1,4 @@
-"""When a certificate begins and ends, read from the file that HAProxy uses.
+"""Whose a certificate is, when it begins and ends, read from the file that HAProxy uses.
 
 Law: reads the first certificate of the file (HAProxy's order: the leaf first) and nothing else of
 it; the private key beside it is neither parsed nor kept.
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 FILE_BYTES_MAX: Final = 256 * 1024
 """A leaf, its chain and its key are under 20 KiB; more is another kind of file."""
@@ -18,14 +19,25 @@ _END: Final = b"-----END CERTIFICATE-----"
 
 
 class Validity(NamedTuple):
-    """From when until when, in milliseconds of UTC."""
+    """From when until when, in milliseconds of UTC, and whose."""
 
     begins_ms: int
     ends_ms: int
+    subject: str = ""
+    """Its common name."""
+    serial: str = ""
+    """Hex."""
+    placeholder: bool = False
+    """Self-signed: no authority knows it (ENROL.md)."""
 
     def days_left(self, now_ms: int) -> float:
         """Return the days until it ends; negative when it has ended."""
         return (self.ends_ms - now_ms) / DAY_MS
+
+
+def serial_hex(number: int) -> str:
+    """Return a serial in whole bytes of hex, as OpenSSL and HAProxy write it."""
+    return number.to_bytes((number.bit_length() + 7) // 8 or 1, "big").hex().upper()
 
 
 def read(path: Path) -> Validity:
@@ -40,4 +52,9 @@ def read(path: Path) -> Validity:
     return Validity(
         int(leaf.not_valid_before_utc.timestamp() * 1000),
         int(leaf.not_valid_after_utc.timestamp() * 1000),
+        " ".join(
+            str(one.value) for one in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        ),
+        serial_hex(leaf.serial_number),
+        leaf.issuer == leaf.subject,
     )

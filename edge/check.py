@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from edge import certificate
-from edge.config import Config, Known
+from edge.config import Certificate, Config, Known
 
 _VOLATILE: Final = frozenset({"tmpfs", "ramfs"})
 _MOUNTS: Final = Path("/proc/self/mounts")
@@ -41,6 +41,8 @@ def understood(config: Config) -> list[str]:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, Certificate):
+        return f"folder {_shown(value.folder)}, haproxy_socket {_shown(value.haproxy_socket)}"
     if isinstance(value, Known):
         parts = msgspec.structs.asdict(value).items()
         return ", ".join(f"{len(listed)} {name}" for name, listed in parts)
@@ -58,6 +60,11 @@ def unwise(config: Config) -> Iterator[str]:
         yield (
             f"connections_max = {config.connections_max} needs more open files than the {most} that"
             " this process may have; raise LimitNOFILE"
+        )
+    if config.certificate.folder and not config.certificate.haproxy_socket:
+        yield (
+            "certificate.haproxy_socket is empty: HAProxy uses a renewed certificate only after"
+            " somebody reloads it"
         )
     if config.link_certificate:
         try:

@@ -1,4 +1,4 @@
-"""``healthsync edge run|check-config|status|watch|decode|spool``."""
+"""``healthsync edge run|check-config|status|watch|enrol|floor|decode|spool``."""
 
 import argparse
 from pathlib import Path
@@ -41,6 +41,19 @@ def _watch(options: argparse.Namespace) -> int:
         once=options.once,
         as_json=options.json,
     )
+
+
+def _enrol(options: argparse.Namespace) -> int:
+    from edge import config, enrol
+
+    return enrol.run(config.load(options.config), options.file)
+
+
+def _floor(options: argparse.Namespace) -> int:
+    from edge import clock_floor, config
+
+    print(clock_floor.written(clock_floor.read(config.load(options.config))))
+    return Exit.OK
 
 
 def _check_settings(options: argparse.Namespace) -> int:
@@ -101,6 +114,17 @@ def register(parser: argparse.ArgumentParser) -> None:
     watch.add_argument("--reveal", action="store_true", help="show values; logged with your name")
     watch.add_argument("--who", default="", metavar="NAME", help="who asks, for the log")
     watch.add_argument("--once", action="store_true", help="print the table once")
+    add("enrol", "get this gateway's certificate with a one-time token (ENROL.md)", _enrol)
+    how = commands.choices["enrol"].add_mutually_exclusive_group(required=True)
+    how.add_argument("--file", type=Path, metavar="ENROLMENT.toml", help="destroyed after success")
+    text = "only make a self-signed one where there is none, so that HAProxy can start"
+    how.add_argument("--placeholder", action="store_true", help=text)
+    commands.choices["enrol"].epilog = (
+        "exits 0 when a certificate is installed, 2 when it is refused or the server is not to be"
+        " trusted, 69 when the same command should be given again later, 78 when the configuration"
+        " or the file is wrong"
+    )
+    add("floor", "print the time that is certainly past (ENROL.md)", _floor)
     text = "show what a device's bytes would become; nothing is stored"
     _decode_options(commands.add_parser("decode", help=text, description=text))
     text = "check a document before it is signed and pushed (SETTINGS.md); says what it means"

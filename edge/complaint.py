@@ -19,6 +19,9 @@ CLOCK_OFF_MS_MAX: Final = 2000.0
 CERTIFICATE_DAYS_MIN: Final = 7.0
 """Renewal is tried from half life on; a week is what is left for a person to look."""
 
+CERTIFICATE_SHARE_MIN: Final = 0.25
+"""Of the life of a certificate that is renewed here: half of the tries have failed by then."""
+
 SPOOL_SHARE_MAX: Final = 0.8
 """Of the quota; at a ward's pace the rest lasts days."""
 
@@ -51,6 +54,10 @@ class Code(StrEnum):
     CLOCK_OFF = "clock-off"
     CERTIFICATE_ENDS = "certificate-ends"
     CERTIFICATE_UNREADABLE = "certificate-unreadable"
+    CERTIFICATE_EXPIRING = "certificate-expiring"
+    CERTIFICATE_EXPIRED = "certificate-expired"
+    NOT_ENROLLED = "not-enrolled"
+    AWAITING_APPROVAL = "awaiting-approval"
     CONNECTIONS_FULL = "connections-full"
     DEVICE_REFUSED = "device-refused"
     NO_DEVICES = "no-devices"
@@ -242,6 +249,8 @@ def _link(live: dict[str, float], certificate: Picture | None) -> list[Complaint
                 "use sudo, or mend link_certificate in the configuration",
             )
         )
+    elif (renewal := certificate.get("renewal")) is not None:
+        wrong += _renewal(certificate, renewal)
     elif certificate["days_left"] < CERTIFICATE_DAYS_MIN or not certificate["begun"]:
         days = certificate["days_left"]
         text = f"has {days:.1f} days left" if days > 0 else f"ended {-days:.1f} days ago"
@@ -255,6 +264,49 @@ def _link(live: dict[str, float], certificate: Picture | None) -> list[Complaint
             )
         )
     return wrong
+
+
+def _renewal(certificate: Picture, renewal: Picture) -> list[Complaint]:
+    state, trouble = renewal["state"], renewal["trouble"]
+    why = f" ({trouble})" if trouble else ""
+    if state in {"none", "enrolling"}:
+        return [
+            Complaint(
+                Code.NOT_ENROLLED,
+                "this gateway has no certificate, so nothing is sent",
+                "healthsync edge enrol with the enrolment file; collecting goes on",
+            )
+        ]
+    if state == "awaiting":
+        return [
+            Complaint(
+                Code.AWAITING_APPROVAL,
+                f"the certificate ended {-certificate['days_left']:.1f} days ago;"
+                " the new one waits for an operator",
+                f"have it approved: healthsync cloud pki approve {certificate['subject']}"
+                f" {renewal['fingerprint']}",
+            )
+        ]
+    if certificate["left_share"] <= 0:
+        step = "a new enrolment file is needed: healthsync edge enrol"
+        return [
+            Complaint(
+                Code.CERTIFICATE_EXPIRED,
+                f"the certificate ended {-certificate['days_left']:.1f} days ago{why}",
+                step if state == "refused" else "is the authority reachable? it is asked again",
+            )
+        ]
+    failing = state == "renewing" and trouble and certificate["left_share"] < CERTIFICATE_SHARE_MIN
+    if state == "refused" or failing:
+        return [
+            Complaint(
+                Code.CERTIFICATE_EXPIRING,
+                f"the certificate has {certificate['days_left']:.1f} days left and is not"
+                f" renewed{why}",
+                "the heading in the runbook has a line for each code",
+            )
+        ]
+    return []
 
 
 def _cloud(program: Picture) -> list[Complaint]:

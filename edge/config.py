@@ -23,6 +23,8 @@ from vitals.ports import BY_NAME
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 _EDGE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
 PUBLIC_KEY_BYTES: Final = 32
+BUNDLE: Final = "gateway.pem"
+"""The file of the certificate's folder that HAProxy reads."""
 
 
 class Known(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,6 +36,15 @@ class Known(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Device names; ``*`` and ``?`` are wildcards."""
     certificates: tuple[str, ...] = ()
     """Common names of client certificates, on the TLS ports."""
+
+
+class Certificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The certificate that this gateway gets and renews by itself (edge/ENROL.md)."""
+
+    folder: str = ""
+    """Where ``gateway.pem`` lies; empty: somebody else keeps it."""
+    haproxy_socket: str = ""
+    """HAProxy's runtime socket, a path or ``abns@name``; empty: it is not told."""
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -85,6 +96,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Which of the stored frames go first when the link is back; live ones go before them all."""
     settings_key: str = ""
     """File with the Ed25519 public key, 32 raw bytes, that pushed settings are signed with."""
+    clock_stamp: str = ""
+    """File with the time this machine's image was made, as 2026-11-23T10:00:00Z; or empty."""
+    certificate: Certificate = Certificate()
 
     @property
     def spool_path(self) -> Path:
@@ -95,6 +109,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def control_path(self) -> Path:
         """Return where the control socket lies."""
         return Path(self.control_socket or Path(self.state_dir) / "control.sock")
+
+    @property
+    def link_certificate_path(self) -> str:
+        """Return the file of HAProxy's client certificate, empty when none is named."""
+        if self.link_certificate or not self.certificate.folder:
+            return self.link_certificate
+        return str(Path(self.certificate.folder) / BUNDLE)
 
     @property
     def admission(self) -> Admission:
@@ -115,6 +136,8 @@ def load(path: Path) -> Config:
     config = files.load(path, Config)
     if not _EDGE_ID.fullmatch(config.edge_id):
         raise ConfigError(f"{path}: edge_id must be letters, digits, dots and dashes, at most 63")
+    if config.certificate.haproxy_socket and not config.certificate.folder:
+        raise ConfigError(f"{path}: certificate.haproxy_socket without certificate.folder; name it")
     try:
         ZoneInfo(config.site_zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):

@@ -16,7 +16,7 @@ from typing import Any, Final
 import trio
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
-from edge import reload
+from edge import clock_floor, reload
 from edge.collect import Collector
 from edge.commit import Committer
 from edge.config import Config
@@ -26,6 +26,7 @@ from edge.in_force import InForce, quota
 from edge.live import Recent, read_registry
 from edge.pulse import Pulse
 from edge.reload import Loaded
+from edge.renew import Renewal
 from edge.seal import Sealing
 from edge.uplink import Uplink, leaves
 from healthsync import __version__
@@ -67,6 +68,7 @@ class Gateway:
         self._collector = Collector(config, self._committer, log, now_ms)
         self._committer.upkeep.heard = self._collector.devices.counted
         self._in_force = InForce(loaded, self._collector, self._committer, self._uplink, time, log)
+        self._renewal = Renewal(config, log, now_ms)
         self._collecting = True
         self._stopping = False
         self._recent = Recent()
@@ -110,6 +112,7 @@ class Gateway:
                 "on_trial": keeper.on_trial,
                 "trouble": keeper.trouble,
             },
+            "certificate": self._renewal.status(),
             "clock": {"correction_ms": round(self._clock.correction_ms)},
         }
 
@@ -130,6 +133,7 @@ class Gateway:
             change = reload.compare(self._loaded, new)
             self._loaded = change.loaded
             self._in_force.use(change.loaded)
+            self._renewal.link_certificate = change.loaded.config.link_certificate
             self._log.info("reloaded", changed=change.applied)
             if change.restart_needed:
                 self._log.warning("restart-needed", keys=change.restart_needed)
@@ -161,11 +165,14 @@ class Gateway:
                 whole.start_soon(self._uplink.run)
                 whole.start_soon(self._pulse)
                 whole.start_soon(self._in_force.watch)
+                whole.start_soon(self._renewal.run)
+                whole.start_soon(self._keep_time)
                 await whole.start(control.serve, config.control_path)
                 async with trio.open_nursery() as keeping:
                     keeping.start_soon(self._committer.run)
                     async with trio.open_nursery() as taking:
                         taking.start_soon(self._collect)
+                        await trio.to_thread.run_sync(self._renewal.prepare)
                         ready()
                         if early:
                             await self._hang_up()
@@ -197,6 +204,17 @@ class Gateway:
             await self._collector.run()
         finally:
             self._collecting = False
+
+    async def _keep_time(self) -> None:
+        """Remember the time, so that no later start begins before it."""
+        folder = Path(self._loaded.config.state_dir)
+        try:
+            while True:
+                now_ms = self._clock.now_ms()
+                await trio.to_thread.run_sync(clock_floor.save, folder, now_ms)
+                await trio.sleep(clock_floor.SAVE_S)
+        finally:
+            clock_floor.save(folder, self._clock.now_ms())
 
     async def _pulse(self) -> None:
         interval_s = watchdog_interval_s()
@@ -240,8 +258,10 @@ def run(path: Path) -> int:
     signal.signal(signal.SIGHUP, lambda number, _frame: early.append(number))
     loaded = reload.load(path)
     config = loaded.config
-    gateway_clock = GatewayClock(clock.now_ms)
+    gateway_clock = GatewayClock(clock.now_ms, clock_floor.read(config))
     log = Log("edge", gateway_clock.now_ms)
+    if gateway_clock.correction_ms:
+        log.warning("clock-behind-floor", by_ms=round(gateway_clock.correction_ms))
     try:
         Path(config.state_dir).mkdir(mode=STATE_MODE, parents=True, exist_ok=True)
     except OSError as error:

@@ -68,4 +68,9 @@ WITHHELD: Final = Gauge(
 CLOCK_OFFSET_MS: Final = Gauge(
     "healthsync_edge_clock_offset_ms", "The cloud's clock minus this one's"
 )
+CERTIFICATE_EXPIRES: Final = Gauge(
+    "healthsync_edge_certificate_expires_seconds",
+    "Until the link's certificate ends, negative when it has; absent when there is none",
+    ["certificate"],
+)
 EPOCH: Final = Info("healthsync_edge_epoch", "The running epoch")

@@ -48,9 +48,12 @@ RESTART: Final = frozenset(
         "metrics_port",
         "control_socket",
         "settings_key",
+        "clock_stamp",
+        "certificate",
     }
 )
-"""Keys that name what was opened at the start: names, ports, folders, the cloud's key."""
+"""Keys that name what was opened at the start: names, ports, folders, the cloud's key,
+HAProxy's socket."""
 
 
 class Loaded(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from edge import certificate, control_client, status_screen
+from edge import certificate, clock_floor, control_client, status_screen
 from edge.complaint import Picture, judge
 from edge.config import Config
 from edge.live import flatten
@@ -85,7 +85,7 @@ def picture(config: Config, program: Picture | None, unanswered: str) -> Picture
         "unanswered": unanswered,
         "spool": spool,
         "disk": _disk(config.state_dir),
-        "certificate": _certificate(config.link_certificate),
+        "certificate": _certificate(config, program),
     }
 
 
@@ -97,19 +97,31 @@ def _disk(folder: str) -> dict[str, int] | None:
     return {"free_bytes": usage.free, "total_bytes": usage.total}
 
 
-def _certificate(path: str) -> Picture | None:
+def _certificate(config: Config, program: Picture | None) -> Picture | None:
+    path = config.link_certificate_path
     if not path:
         return None
     try:
         found = certificate.read(Path(path))
     except (OSError, ValueError) as error:
         return {"error": type(error).__name__}
-    now_ms = clock.now_ms()
-    return {
+    now_ms = max(clock.now_ms(), clock_floor.read(config))
+    life_ms = max(1, found.ends_ms - found.begins_ms)
+    shown = {
         "ends_ms": found.ends_ms,
         "days_left": round(found.days_left(now_ms), 2),
         "begun": now_ms >= found.begins_ms,
+        "subject": found.subject,
+        "serial": found.serial,
+        "left_share": round((found.ends_ms - now_ms) / life_ms, 4),
+        "renewal": None,
     }
+    if config.certificate.folder:
+        # Without the program only what the file says is known.
+        state = "none" if found.placeholder else "valid" if now_ms < found.ends_ms else "expired"
+        kept = None if program is None else program.get("certificate")
+        shown["renewal"] = kept or {"state": state, "trouble": "", "told": None, "fingerprint": ""}
+    return shown
 
 
 def show(config: Config, *, as_json: bool) -> int:

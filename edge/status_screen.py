@@ -42,8 +42,7 @@ def _lines(picture: Picture) -> list[tuple[str, str]]:
             offset = "not compared: no session"
         lines.append(("clock", offset))
     if (cert := picture["certificate"]) is not None and "error" not in cert:
-        ends = moment(cert["ends_ms"])
-        lines.append(("certificate", f"{cert['days_left']:.1f} days left, until {ends}"))
+        lines += _certificate(cert)
     if (disk := picture["disk"]) is not None:
         free, total = disk["free_bytes"], disk["total_bytes"]
         lines.append(("disk", f"{_size(free)} free of {_size(total)}"))
@@ -79,6 +78,29 @@ def _flow(
         ("input", f"{rate:.1f}/s in {span(seconds)}: {_input(recent)}"),
         ("refused", f"{_reasons(recent['rejects'])} in {span(seconds)}"),
     ]
+
+
+def _certificate(cert: Picture) -> list[tuple[str, str]]:
+    renewal = cert.get("renewal")
+    if renewal is not None and renewal["state"] in {"none", "enrolling"}:
+        return [("certificate", "a placeholder: not enrolled")]
+    ends = moment(cert["ends_ms"])
+    lines = [("certificate", f"{cert['days_left']:.1f} days left, until {ends}")]
+    if "serial" in cert:
+        lines.append(("", f"{cert['subject']}, serial {cert['serial']}"))
+    if renewal is None:
+        return lines
+    text = renewal["state"]
+    if renewal["trouble"]:
+        text += f", last {renewal['trouble']}"
+    if not renewal["told"]:
+        text += "; HAProxy has not been told"
+    elif not renewal.get("proven", True):
+        text += "; not proven yet"
+    lines.append(("renewal", text))
+    if renewal["state"] == "awaiting":
+        lines.append(("", f"fingerprint {renewal['fingerprint']}"))
+    return lines
 
 
 def _late(late: Picture) -> str:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from edge import check, config, reload
-from edge.config import Config, Known
+from edge.config import Certificate, Config, Known
 from healthsync.cli import main
 from healthsync.runtime.exits import Exit
 from tests.edge.process import Process
@@ -38,6 +38,7 @@ def _with(process: Process, *lines: str) -> Config:
     [
         ("line_port", "lime_port", "did you mean `line_port`"),
         ('"ward-1"', '"ward 1"', "edge_id"),
+        ("metrics_port = ", 'certificate.haproxy_socket = "/x"\nmetrics_port = ', "folder"),
         ('"ward-1"', f'"{"w" * 64}"', "edge_id"),
         ("edge_id", "#", "edge_id"),
         ('state_dir = "', 'site_zone = "Mars"\nstate_dir = "', "site_zone"),
@@ -122,6 +123,7 @@ def test_check_config_prints_every_key_with_its_value(
         (["quarantine_bytes_max = 1000000000000000"], "full before the quota"),
         (['state_dir_ = "/dev/shm/x"'], "survives a power cut"),
         (['link_certificate = "/no/such.pem"'], "FileNotFoundError"),
+        (['certificate.folder = "/pki"'], "certificate.haproxy_socket is empty"),
         ([], "ward is empty"),
     ],
 )
@@ -198,9 +200,10 @@ def test_every_key_is_documented_with_its_default_and_how_it_changes() -> None:
     wanted = {}
     for field in msgspec.structs.fields(Config):
         changes = "live" if field.name in reload.LIVE else "restart"
-        if field.name == "known":
-            for inner in msgspec.structs.fields(Known):
-                wanted[f"known.{inner.name}"] = (_default(inner), changes)
+        if field.name in {"known", "certificate"}:
+            parts = Known() if field.name == "known" else Certificate()
+            for inner in msgspec.structs.fields(parts):
+                wanted[f"{field.name}.{inner.name}"] = (_default(inner), changes)
         else:
             wanted[field.name] = (_default(field), changes)
     assert _documented() == wanted
@@ -244,6 +247,9 @@ MORE = {
     "hs_edge_known_addresses": ["10.20.0.0/24"],
     "hs_edge_known_devices": ["N1-*", "O'Hara's <1>"],
     "hs_edge_known_certificates": ["monitor-1"],
+    "hs_edge_clock_stamp": "/etc/healthsync/image-stamp",
+    "hs_edge_certificate_folder": "/var/lib/healthsync/pki",
+    "hs_edge_certificate_haproxy_socket": "/run/haproxy/admin.sock",
 }
 
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from edge import reload
-from edge.config import Config, Known
+from edge.config import Certificate, Config, Known
 from edge.control_client import ask
 from edge.hl7_map import NO_MAP
 from edge.reload import LIVE, RESTART, Loaded, compare
@@ -49,6 +49,8 @@ OTHER: dict[str, Any] = {
     "link_certificate": "/c.pem",
     "backlog_order": "newest-first",
     "settings_key": "/settings.pub",
+    "clock_stamp": "/stamp",
+    "certificate": Certificate("/pki"),
 }
 
 

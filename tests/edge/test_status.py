@@ -62,6 +62,29 @@ def _set(*path: str, to: object) -> Change:
     return change
 
 
+def _kept(state: str, left_share: float = 0.5, trouble: str = "") -> Change:
+    """Return a certificate that the gateway renews itself; a few days are no reason by then."""
+
+    def change(picture: dict[str, Any]) -> None:
+        picture["certificate"] = {
+            "ends_ms": NOW + int(30 * left_share * certificate.DAY_MS),
+            "days_left": 30 * left_share,
+            "begun": True,
+            "subject": "ward-1",
+            "serial": "0AB1",
+            "left_share": left_share,
+            "renewal": {
+                "state": state,
+                "trouble": trouble,
+                "told": True,
+                "proven": True,
+                "fingerprint": "f00d",
+            },
+        }
+
+    return change
+
+
 def test_all_in_order_is_in_order() -> None:
     assert judge(_picture()) == (Exit.OK, [])
 
@@ -89,6 +112,14 @@ def test_all_in_order_is_in_order() -> None:
         (Code.CERTIFICATE_ENDS, _set("certificate", "days_left", to=6.99)),
         (Code.CERTIFICATE_ENDS, _set("certificate", "days_left", to=-1.0)),
         (Code.CERTIFICATE_ENDS, _set("certificate", "begun", to=False)),
+        (Code.NOT_ENROLLED, _kept("none")),
+        (Code.NOT_ENROLLED, _kept("enrolling")),
+        (Code.AWAITING_APPROVAL, _kept("awaiting", -0.1)),
+        (Code.CERTIFICATE_EXPIRED, _kept("expired", 0.0)),
+        (Code.CERTIFICATE_EXPIRED, _kept("refused", -0.1, "grace-over")),
+        (Code.CERTIFICATE_EXPIRED, _kept("renewing", -0.1)),
+        (Code.CERTIFICATE_EXPIRING, _kept("renewing", 0.2499, "http-503")),
+        (Code.CERTIFICATE_EXPIRING, _kept("refused", 0.4, "certificate-revoked")),
         (Code.CERTIFICATE_UNREADABLE, _set("certificate", to={"error": "PermissionError"})),
         (Code.CONFIG_WRONG, _set("program", "reload", "error", to="line_port: 1")),
         (Code.RESTART_NEEDED, _set("program", "reload", "restart_needed", to=["edge_id"])),
@@ -119,6 +150,10 @@ def test_one_thing_wrong_is_one_complaint(code: Code, change: Change) -> None:
         _set("spool", "oldest_s", to=60.0),
         _set("spool", "oldest_s", to=None),
         _set("certificate", to=None),
+        _kept("valid", 0.6),
+        _kept("valid", 0.6, "haproxy-not-told"),
+        _kept("renewing", 0.25, "http-503"),
+        _kept("renewing", 0.1),
         _set("spool", "aside", to=[{"file": "spool.db.salvaged-1"}]),
         _set("disk", to=None),
     ],
@@ -239,3 +274,25 @@ def test_what_was_ever_dropped_stays_on_the_screen() -> None:
 )
 def test_a_span_is_as_short_as_it_can_be_read(seconds: float, text: str) -> None:
     assert status_screen.span(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("state", "trouble", "told", "says"),
+    [
+        ("none", "", True, ["a placeholder: not enrolled"]),
+        ("valid", "", True, ["15.0 days left", "ward-1, serial 0AB1", "renewal     valid\n"]),
+        ("valid", "", None, ["HAProxy has not been told"]),
+        ("renewing", "http-503", True, ["renewing, last http-503"]),
+        ("awaiting", "awaiting-approval", True, ["fingerprint f00d"]),
+    ],
+)
+def test_the_screen_shows_the_certificate_and_its_renewal(
+    state: str, trouble: str, told: bool | None, says: list[str]
+) -> None:
+    picture = _picture()
+    _kept(state, trouble=trouble)(picture)
+    picture["certificate"]["renewal"]["told"] = told
+    out = io.StringIO()
+    status_screen.write(picture | {"state": "ok", "wrong": []}, out)
+    for one in says:
+        assert one in out.getvalue()
