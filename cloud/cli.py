@@ -12,10 +12,11 @@ SERVICES: Final = {
     "archive": "Kafka to encrypted Parquet on S3",
     "api": "FHIR R4 REST and the ward station",
     "cloudwatch": "the services' metrics to CloudWatch",
+    "est": "enrolment and renewal of gateways' certificates",
     "pull-crl": "the list of revoked gateways to HAProxy",
 }
 
-_FOLDERS: Final = {"pull-crl": "revocation"}
+_FOLDERS: Final = {"est": "pki", "pull-crl": "revocation"}
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -26,9 +27,12 @@ def register(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("--config", type=Path, required=True, metavar="FILE")
         sub.set_defaults(run=_run)
     from cloud.ingest import settings_command
+    from cloud.pki import command as pki_command
 
     text = "signed settings for gateways: keygen, sign, show"
     settings_command.register(services.add_parser("settings", help=text, description=text))
+    text = "certificates of gateways: init, token, list, approve, revoke, crl"
+    pki_command.register(services.add_parser("pki", help=text, description=text))
 
 
 def _run(options: argparse.Namespace) -> int:

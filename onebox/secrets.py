@@ -30,6 +30,7 @@ PASSWORDS: Final = (
     "s3-secret",
     "aws-access",
     "aws-secret",
+    "pki-root",
 )
 WARD_USER: Final = "ward"
 

@@ -9,8 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from cloud.pki import authority
+from cloud.pki.folder import open_desk
 from onebox import ports
-from onebox.ca import Authority
+from onebox.ca import Authority, Issued
 from onebox.layout import RunDir
 from onebox.render import template
 from onebox.secrets import Secrets
@@ -22,7 +26,7 @@ REGION: Final = "eu-central-1"
 BUCKET: Final = "vitals-archive"
 WARD: Final = "W1"
 INGESTS: Final = ("ingest-1", "ingest-2")
-CLOUD: Final = (*INGESTS, "detect", "project", "archive", "api", "cloudwatch")
+CLOUD: Final = (*INGESTS, "detect", "project", "archive", "api", "cloudwatch", "est", "pull-crl")
 SOCKET_PATH_BYTES_MAX: Final = 95
 """sun_path holds 107 bytes; HAProxy adds a suffix of its own while it binds."""
 _SERVICE_CERTIFICATES: Final = (
@@ -39,6 +43,7 @@ _SERVICE_CERTIFICATES: Final = (
     "api",
     "audit",
     "cloudwatch",
+    "est",
 )
 
 
@@ -52,17 +57,34 @@ class Values:
         self.ports = ports.allocate(run.config / "ports.json")
         self.secrets = Secrets(run.keys)
         self._services_ca = Authority(run.pki, "services", now)
-        self._gateways_ca = Authority(run.pki, "gateways", now)
+        self.gateways = run.pki / "gateways"
+        if not (self.gateways / "issuing.key").exists():
+            authority.init(self.gateways, now, self.secrets.password("pki-root").encode())
         self.certificates = {
             name: self._services_ca.issue(name, server=True) for name in _SERVICE_CERTIFICATES
         }
         self.certificates["haproxy"] = self._services_ca.issue("haproxy", server=False)
-        self.gateway = self._gateways_ca.issue(EDGE_ID, server=False)
+        self.gateway = self._gateway()
+        self.crl = run.pki / "gateways.crl"
+        if not self.crl.exists():
+            authority.write(self.crl, open_desk(self.gateways).lists())
         self.ca_file = self._services_ca.ca_file
         self.kms_key_id = self._kms_key_id()
         self.openssl = template(
             "common", "healthsync-openssl.cnf", {}, run.config / "healthsync-openssl.cnf"
         )
+
+    def _gateway(self) -> Issued:
+        """The demo's own gateway has its certificate without asking; others enrol."""
+        issued = Issued(self.run.pki, EDGE_ID)
+        if not issued.bundle.exists():
+            desk, key = open_desk(self.gateways), ec.generate_private_key(ec.SECP256R1())
+            leaf = desk.issue_directly(EDGE_ID, key.public_key())
+            chain = authority.pem(leaf, desk.issuing.certificate)
+            authority.write(issued.key, authority.key_pem(key))
+            authority.write(issued.cert, chain)
+            authority.write(issued.bundle, authority.key_pem(key) + chain)
+        return issued
 
     def _kms_key_id(self) -> str:
         path = self.run.config / "kms-key-id"
@@ -75,8 +97,10 @@ class Values:
     def values(self, service: str) -> dict[str, Any]:
         """Return the template variables of a cloud service (see the roles' README)."""
         secret = self.secrets.path
+        port = "est-service" if service == "est" else service
         name = "ingest" if service in INGESTS else service
-        certificate = self.certificates[name]
+        # The list is asked for by HAProxy's machine, with its certificate.
+        certificate = self.certificates["haproxy" if name == "pull-crl" else name]
         return {
             "hs_kafka_bootstrap": f"{LOOPBACK}:{self.ports['kafka']}",
             "hs_kafka_ca": self.ca_file,
@@ -116,7 +140,7 @@ class Values:
             "hs_jwt_private": secret("jwt.private.pem"),
             "hs_users_file": secret("users.toml"),
             "hs_listen_host": LOOPBACK,
-            "hs_listen_port": self.ports.get(service, 0),
+            "hs_listen_port": self.ports.get(port, 0),
             "hs_tls_cert": certificate.cert,
             "hs_tls_key": certificate.key,
             "hs_tls_client_ca": self.ca_file,
@@ -124,6 +148,13 @@ class Values:
             "hs_public_url": self.public_url,
             "hs_archive_flush_s": 5,
             "hs_detect_policy_file": "",
+            "hs_pki_folder": self.gateways,
+            "hs_gateway_ca": self.gateways / "ca.pem",
+            "hs_gateway_crl": self.crl,
+            "hs_haproxy_socket": self.haproxy_socket("cloud"),
+            "hs_est_host": LOOPBACK,
+            "hs_est_service_port": self.ports["est-service"],
+            "hs_service_ca": self.ca_file,
             "hs_settings_folder": self.run.data_of("settings"),
             "hs_audit_spools": [{"id": EDGE_ID, "path": self.run.data / "edge" / "spool.db"}],
         }
@@ -160,12 +191,17 @@ class Values:
             "hs_haproxy_maxconn": 4_000,
             "hs_haproxy_threads": 1,
             "hs_haproxy_user": "",
-            "hs_haproxy_socket": f"abns@healthsync-{os.getpid()}-{side}",
+            "hs_haproxy_socket": self.haproxy_socket(side),
             "hs_haproxy_stats_port": self.ports[f"{side}-haproxy-stats"],
             "hs_haproxy_crt": self.certificates["haproxy-server"].bundle,
             "hs_haproxy_client_crt": self.certificates["haproxy"].bundle,
             "hs_service_ca": self.ca_file,
-            "hs_gateway_ca": self._gateways_ca.ca_file,
+            "hs_gateway_ca": self.gateways / "ca.pem",
+            "hs_gateway_crl": self.crl,
+            "hs_est_port": self.ports["est"],
+            "hs_est_servers": [
+                {"name": "est-1", "host": LOOPBACK, "port": self.ports["est-service"]}
+            ],
             "hs_s3_gateway_socket": self.s3_socket(),
             "hs_s3_port": self.ports["s3"],
             "hs_s3_crt": self.certificates["s3"].bundle,
@@ -187,6 +223,10 @@ class Values:
                 }
             ],
         }
+
+    def haproxy_socket(self, side: str) -> str:
+        """Return the runtime socket of a side's HAProxy."""
+        return f"abns@healthsync-{os.getpid()}-{side}"
 
     def s3_socket(self) -> Path:
         """Return the S3 gateway's own socket; raise ConfigError when its path is too long."""

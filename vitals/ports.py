@@ -27,9 +27,11 @@ PORTS: Final = (
     Port("edge-metrics", 9110, "edge", "Prometheus text of the gateway program, loopback"),
     Port("edge-haproxy-stats", 9111, "edge", "Prometheus text of HAProxy, loopback"),
     Port("uplink", 8443, "cloud", "gateways to ingest: HAProxy, client certificate required"),
+    Port("est", 8445, "cloud", "enrolment of gateways (EST): HAProxy, server certificate only"),
     Port("rest", 443, "cloud", "FHIR REST and ward station: HAProxy"),
     Port("ingest", 7443, "cloud", "ingest behind HAProxy, TLS"),
     Port("api", 7444, "cloud", "REST behind HAProxy, TLS"),
+    Port("est-service", 7445, "cloud", "enrolment behind HAProxy, TLS"),
     Port("kafka", 9093, "cloud", "Kafka brokers, TLS with client certificates"),
     Port("kafka-controller", 9094, "cloud", "KRaft controllers, TLS"),
     Port("redis", 6379, "cloud", "Redis, TLS only"),
@@ -41,6 +43,8 @@ PORTS: Final = (
     Port("archive-metrics", 9123, "cloud", "Prometheus text of archive, loopback"),
     Port("api-metrics", 9124, "cloud", "Prometheus text of the REST server, loopback"),
     Port("cloud-haproxy-stats", 9125, "cloud", "Prometheus text of HAProxy, loopback"),
+    Port("est-metrics", 9127, "cloud", "Prometheus text of the enrolment service, loopback"),
+    Port("pull-crl-metrics", 9128, "cloud", "Prometheus text of pull-crl, loopback"),
     Port("cloudwatch-metrics", 9126, "cloud", "Prometheus text of the CloudWatch feed, loopback"),
 )
 

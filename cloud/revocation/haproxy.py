@@ -14,16 +14,24 @@ PAYLOAD_BYTES_MAX: Final = 64_000
 ANSWER_BYTES_MAX: Final = 1024 * 1024
 ANSWER_S_MAX: Final = 5.0
 
+_ABSTRACT: Final = "abns@"
+SUN_PATH_BYTES: Final = 108
+"""unix(7): HAProxy fills a name of the kernel's own name space with zeros to its end."""
+
 
 class NotTaken(OSError):
     """HAProxy answered, and did not take it."""
 
 
+def _path(address: str) -> str:
+    name = address.removeprefix(_ABSTRACT)
+    return address if name == address else ("\0" + name).ljust(SUN_PATH_BYTES, "\0")
+
+
 def _ask(address: str, text: bytes) -> str:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(ANSWER_S_MAX)
-        # HAProxy's word for a socket of the kernel's own name space
-        sock.connect("\0" + address.removeprefix("abns@") if address[:5] == "abns@" else address)
+        sock.connect(_path(address))
         sock.sendall(text)
         answer = b""
         while chunk := sock.recv(65536):

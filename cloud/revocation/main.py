@@ -28,6 +28,8 @@ from healthsync.runtime.stop import Stop
 
 ANSWER_S_MAX: Final = 5.0
 TICK_S: Final = 0.2
+AGAIN_S: Final = 5.0
+"""After a round that failed."""
 
 FAILURES = Counter("healthsync_crl_failures_total", "Lists not had or not believed", ["reason"])
 ENTRIES = Gauge("healthsync_crl_entries", "Revoked certificates in the lists in use")
@@ -86,8 +88,8 @@ class Puller:
         except (OSError, ListRefused) as error:
             log.warning("crl-on-disk-unusable", error=type(error).__name__)
 
-    def round(self) -> None:
-        """Ask, check, write, tell HAProxy."""
+    def round(self) -> bool:
+        """Ask, check, write, tell HAProxy; return False to be called again soon."""
         try:
             pem = self._fetch()
             if self.used is None or pem != self.used.pem:
@@ -100,6 +102,7 @@ class Puller:
             self._fail("unreachable", type(error).__name__)
         self._tell()
         self._watch_age()
+        return not self._failing
 
     def _use(self, found: Lists) -> None:
         write(self._settings.file, found.pem)
@@ -158,8 +161,8 @@ def run(config: Path) -> int:
     while not stop:
         now_s = time.monotonic()
         if now_s >= next_round:
-            next_round = now_s + settings.every_s
-            puller.round()
+            went_well = puller.round()
+            next_round = now_s + (settings.every_s if went_well else min(settings.every_s, AGAIN_S))
         if watchdog_s is not None and now_s - last_watchdog >= watchdog_s:
             last_watchdog = now_s
             notify("WATCHDOG=1")

@@ -1,0 +1,189 @@
+"""The real service over TLS: RFC 7030 as a gateway speaks it."""
+
+import base64
+import http.client
+import json
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from cloud.pki import authority
+from cloud.pki.folder import open_desk
+from edge import est
+from onebox import ports
+from onebox.ca import Authority
+from onebox.render import template
+
+
+class Service:
+    """`healthsync cloud est` as a process, and what HAProxy is to it."""
+
+    def __init__(self, folder: Path) -> None:
+        now = datetime.now(UTC)
+        self.folder = folder / "pki"
+        self.issuing = authority.init(self.folder, now, b"a long passphrase")
+        self.desk = open_desk(self.folder)
+        services = Authority(folder, "services", now)
+        self.ca = services.ca_file
+        mine, self.haproxy = (
+            services.issue("est", server=True),
+            services.issue("haproxy", server=False),
+        )
+        self.other = services.issue("ingest", server=True)
+        self.port, metrics = ports.free(2)
+        values = {
+            "hs_pki_folder": self.folder,
+            "hs_listen_host": "127.0.0.1",
+            "hs_listen_port": self.port,
+            "hs_tls_cert": mine.cert,
+            "hs_tls_key": mine.key,
+            "hs_tls_client_ca": services.ca_file,
+            "hs_metrics_port": metrics,
+        }
+        config = template("healthsync_cloud", "est.toml", values, folder / "est.toml")
+        openssl = template("common", "healthsync-openssl.cnf", {}, folder / "openssl.cnf")
+        self.log = folder / "est.log"
+        command = [sys.executable, "-m", "healthsync.cli", "cloud", "est", "--config", str(config)]
+        with self.log.open("wb") as out:
+            self.process = subprocess.Popen(
+                command,
+                stdout=out,
+                stderr=out,
+                env={"OPENSSL_CONF": str(openssl), "PATH": "/usr/bin"},
+            )
+        deadline = time.monotonic() + 30
+        while b'"serving"' not in self.log.read_bytes():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def ask(
+        self, method: str, path: str, body: bytes = b"", who: str = "haproxy", **headers: str
+    ) -> tuple[int, bytes, dict[str, str]]:
+        context = ssl.create_default_context(cafile=str(self.ca))
+        shown = self.haproxy if who == "haproxy" else self.other
+        context.load_cert_chain(shown.cert, shown.key)
+        client = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10, context=context)
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        try:
+            client.request(method, path, body or None, sent)
+            answer = client.getresponse()
+            given = {name.lower(): value for name, value in answer.getheaders()}
+            return answer.status, answer.read(), given
+        finally:
+            client.close()
+
+    def enrol(
+        self, name: str, token: str, body: bytes, address: str = "10.0.0.1"
+    ) -> tuple[int, bytes, dict[str, str]]:
+        basic = base64.b64encode(f"{name}:{token}".encode()).decode()
+        return self.ask(
+            "POST",
+            "/.well-known/est/simpleenroll",
+            body,
+            X_Way="est",
+            X_Forwarded_For=address,
+            Authorization=f"Basic {basic}",
+        )
+
+    def events(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    running = Service(tmp_path_factory.mktemp("est"))
+    try:
+        yield running
+    finally:
+        running.process.terminate()
+        assert running.process.wait(20) == 0
+
+
+def test_a_gateway_enrols_and_renews(service: Service) -> None:
+    key = est.make_key()
+    der = est.make_request("ward-1", key)
+    token, _ = service.desk.token("ward-1")
+    status, body, headers = service.ask("GET", "/.well-known/est/cacerts", X_Way="est")
+    assert status == 200
+    known = est.read_certificates(body)
+    status, body, headers = service.enrol("ward-1", token, est.to_body(der))
+    assert status == 200
+    assert headers["content-type"] == "application/pkcs7-mime; smime-type=certs-only"
+    assert headers["content-transfer-encoding"] == "base64"
+    now_ms = int(time.time() * 1000)
+    chain = est.accept(est.read_certificates(body), "ward-1", key.public_key(), known, now_ms)
+    old = chain[0]
+    new = est.make_key()
+    der = est.make_request("ward-1", new)
+    way = {"X_Way": "uplink", "X_Edge_Id": "ward-1", "X_Edge_Serial": f"0{old.serial_number:X}"}
+    path = "/.well-known/est/simplereenroll"
+    status, body, _ = service.ask("POST", path, est.to_body(der), **way)
+    assert status == 200
+    est.accept(est.read_certificates(body), "ward-1", new.public_key(), known, now_ms)
+    way["X_Edge_Id"] = "ward-2"
+    status, body, _ = service.ask("POST", path, est.to_body(der), **way)
+    assert (status, body[:20]) == (403, b"certificate-unknown:")
+    # on the enrolment's own port such headers say nothing: it needs the old key's proof
+    status, body, _ = service.ask("POST", path, est.to_body(der), **{**way, "X_Way": "est"})
+    assert (status, body[:19]) == (403, b"certificate-unknown")
+    proof = {
+        "X_Way": "est",
+        "X_Renewal_Certificate": base64.b64encode(old.public_bytes(Encoding.DER)).decode(),
+        "X_Renewal_Signature": base64.b64encode(est.prove(der, new)).decode(),
+    }
+    status, body, _ = service.ask("POST", path, est.to_body(der), **proof)
+    assert (status, body[:12]) == (403, b"proof-wrong:")
+
+
+def test_every_wrong_token_looks_the_same_from_outside(service: Service) -> None:
+    der = est.to_body(est.make_request("ward-7", est.make_key()))
+    token, _ = service.desk.token("ward-7")
+    other, _ = service.desk.token("ward-8")
+    assert service.enrol("ward-7", token, der)[0] == 200
+    another = est.to_body(est.make_request("ward-7", est.make_key()))
+    answers = {service.enrol("ward-7", wrong, another)[:2] for wrong in (token, other, "guess", "")}
+    assert len(answers) == 1
+    ((status, body),) = answers
+    assert status == 401
+    assert body.startswith(b"token-refused:")
+    said = service.log.read_text()
+    for code in ("token-used", "token-name", "token-unknown"):
+        assert code in said
+    assert token not in said
+    assert other not in said
+
+
+def test_a_guesser_gets_429_and_others_their_certificate(service: Service) -> None:
+    der = est.to_body(est.make_request("ward-5", est.make_key()))
+    token, _ = service.desk.token("ward-5")
+    found = [service.enrol("ward-5", f"guess-{n}", der, "10.6.6.6") for n in range(15)]
+    assert [status for status, _, _ in found] == [401] * 10 + [429] * 5
+    assert int(found[-1][2]["retry-after"]) > 0
+    assert service.enrol("ward-5", token, der)[0] == 200
+
+
+def test_what_is_malformed_is_refused_in_words(service: Service) -> None:
+    post = "/.well-known/est/simpleenroll"
+    token, _ = service.desk.token("ward-6")
+    assert service.enrol("ward-6", token, b"!!")[1].startswith(b"csr-malformed:")
+    assert service.enrol("ward-6", token, b"A" * 16 * 1024)[0] == 400
+    assert service.enrol("ward-6", token, b"A" * (16 * 1024 + 1))[0] == 413
+    assert service.ask("POST", post, b"AAAA", X_Way="est")[0] == 401
+    assert service.ask("GET", post, X_Way="est")[0] == 405
+    assert service.ask("GET", "/", X_Way="est")[0] == 404
+
+
+def test_haproxy_alone_gets_through(service: Service) -> None:
+    with pytest.raises((ssl.SSLError, ConnectionError, http.client.HTTPException)):
+        service.ask("GET", "/crl", who="ingest")
+    status, body, _ = service.ask("GET", "/crl")
+    assert status == 200
+    assert body.count(b"BEGIN X509 CRL") == 2
