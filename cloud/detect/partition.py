@@ -10,9 +10,9 @@ State topic, keys and values (msgpack):
 ``{partition}/subject/{subject}``     `lanes.State`: the subject's conditions
 ================================== ========================================================
 
-``readings``, ``frames`` and ``sums`` tell what was taken once, below the floor too; ``again`` counts
-the records that changed nothing. They are written in the transaction of what was made of the
-records, so the audit may compare them with the edges'.
+``readings``, ``frames`` and ``sums`` tell what was taken once, below the floor too; ``again``
+counts the records that changed nothing. They are written in the transaction of what was made of
+the records, so the audit may compare them with the edges'.
 """
 
 from collections.abc import Mapping
