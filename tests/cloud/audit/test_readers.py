@@ -42,8 +42,8 @@ def spool(tmp_path: Path) -> Path:
     dropped = Counter({"frames_sent": 4, "readings_sent": 15, "rejected:bad-number": 2})
     spool.store(of.epoch, [], dropped)
     spool.close()
-    tell(path, f"UPDATE epochs SET epoch = '{E1}'; UPDATE counters SET epoch = '{E1}';")
-    tell(path, f"UPDATE frames SET epoch = '{E1}'; UPDATE acked SET epoch = '{E1}';")
+    for table in ("epochs", "counters", "frames", "acked"):
+        tell(path, f"UPDATE {table} SET epoch = '{E1}'")  # noqa: S608 - fixed text
     return path
 
 
