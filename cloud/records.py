@@ -34,6 +34,9 @@ class SamplesRecord(msgspec.Struct, frozen=True):
     ingested_ms: int
     columns: Columns
     """``sources`` hold pseudonymous device and subject, never a patient."""
+    frame_readings: int | None = None
+    """Readings of the whole frame, as the gateway counted and sealed them: what its records in all
+    partitions add up to. None: written by an older ingest."""
 
 
 class Identity(msgspec.Struct, frozen=True):

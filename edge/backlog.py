@@ -28,6 +28,9 @@ class Held(NamedTuple):
     epoch: str
     seq: int
     data: bytes
+    rows: int = 0
+    """Readings, or rejected inputs, in it."""
+    lane: int = 0
 
 
 class Stored(NamedTuple):
@@ -121,7 +124,7 @@ class Backlog:
         found: list[Held] = []
         size = 0
         rows = self._db.execute(
-            "SELECT crc, id, epoch, seq, bytes FROM frames WHERE id > ? AND id <= ?"  # noqa: S608
+            "SELECT crc, id, epoch, seq, bytes, count, lane FROM frames WHERE id > ? AND id <= ?"  # noqa: S608
             f" ORDER BY id {'DESC' if newest_first else 'ASC'}",
             (max(id_, self._first_id - 1), last_id),
         )

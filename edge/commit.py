@@ -22,6 +22,7 @@ from edge.entry import Entry
 from edge.refusal import Reason
 from edge.seal import Sealed, Sealing
 from edge.spool import Held, Quota, Ranges, Spool, SpoolFull, Stored, is_damage, open_spool
+from edge.spool_change import kind
 from edge.upkeep import Upkeep
 from healthsync.runtime.log import Log
 from vitals import limits
@@ -223,9 +224,11 @@ class Committer:
         if ranges:
             self._acks.append(Ranges(epoch, ranges))
 
-    def sent(self, epoch: str, *, again: bool) -> None:
+    def sent(self, frame: Held, *, again: bool) -> None:
         """Count a frame that is on its way to the cloud, with a coming transaction."""
-        self._sending[epoch]["frames_resent" if again else "frames_sent"] += 1
+        counts, how = self._sending[frame.epoch], "resent" if again else "sent"
+        counts[f"frames_{how}"] += 1
+        counts[f"{kind(frame.lane)}_{how}"] += frame.rows
 
     async def flush_acks(self) -> None:
         """Return once every acknowledgement taken so far is in the spool."""

@@ -80,6 +80,14 @@ class Remains:
             if isinstance(epoch, str) and isinstance(name, str) and isinstance(value, int)
         ]
 
+    def acked(self) -> list[tuple[str, int, int]]:
+        """Return (epoch, first, last) of the acknowledged ranges that can be read."""
+        return [
+            (epoch, first, last)
+            for epoch, first, last in self.query("SELECT epoch, first, last FROM acked")
+            if isinstance(epoch, str) and isinstance(first, int) and isinstance(last, int)
+        ]
+
     def second_keys(self, origin: Path) -> None:
         """Learn the epochs that the spool at ``origin`` wrote a second time."""
         for epoch in epoch_file.read(spool_schema.epochs_path(origin)):

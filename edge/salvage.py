@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from edge import pages, salvage_end, salvage_order, spool_admit, spool_schema
+from edge import pages, salvage_end, salvage_order, spool_acked, spool_admit, spool_schema
 from edge.pages import Row
 from edge.remains import Remains
 from edge.spool import Spool
@@ -63,6 +63,8 @@ class _Salvage:
         try:
             remains.second_keys(self._into.path)
             self._epochs |= salvage_end.carry(self._into, remains.counters())
+            acked = remains.acked()
+            self._into.transact(lambda db, change: spool_acked.carry(db, change, acked))
             known = -1
             # Page by page a key may turn up behind the frames that need it: then once more.
             while known < len(remains.epochs) and (known < 0 or self._locked):

@@ -9,7 +9,8 @@ Counters, per epoch: ``received_lines``, ``received_messages``, ``readings_spool
 ``rejected`` and ``rejected:<reason>``, ``rejects_spooled``, ``ignored_observations``,
 ``alerts_spooled``, ``turned_away``,
 ``frames_spooled``, ``frames_sent`` (to the cloud, for the first time since the start),
-``frames_resent``, ``frames_acked``, ``readings_acked``, ``rejects_acked``, ``frames_dropped``,
+``frames_resent``, ``readings_sent``, ``readings_resent``, ``rejects_sent``, ``rejects_resent``,
+``acked_forgotten``, ``frames_acked``, ``readings_acked``, ``rejects_acked``, ``frames_dropped``,
 ``readings_dropped``, ``rejects_dropped`` (each again as ``…:bytes`` and ``…:age``),
 ``frames_merged``, ``frames_unsound``, ``readings_unsound``, ``rejects_unsound``,
 ``frames_lost``, ``readings_lost``, ``rejects_lost``, ``frames_salvaged``,
@@ -29,7 +30,15 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from zlib import crc32
 
-from edge import epoch_file, spool_admit, spool_aside, spool_devices, spool_schema, spool_upkeep
+from edge import (
+    epoch_file,
+    spool_acked,
+    spool_admit,
+    spool_aside,
+    spool_devices,
+    spool_schema,
+    spool_upkeep,
+)
 from edge.backlog import Backlog, Held
 from edge.seal import Sealed
 from edge.spool_aside import set_aside
@@ -264,6 +273,7 @@ class Spool:
             for acked in acks:
                 for low, high in acked.ranges:
                     self.delete(db, change, acked.epoch, low, high, "acked")
+                    spool_acked.note(db, change, acked.epoch, low, high)
             self.set_apart(db, change, unsound)
             spool_upkeep.settle(db, change, self._stock, spool_upkeep.SETTLE_FRAMES)
             gone[:] = self._keeper.make_room(db, change, self._stock, frames, now_ms)
@@ -310,7 +320,7 @@ class Spool:
         change.level(frame.epoch, frame.lane, 1, frame.count, size)
         highest = change.highest.get(frame.epoch, 0)
         change.highest[frame.epoch] = max(highest, frame.seq)
-        return Held(self._last_id, frame.epoch, frame.seq, frame.data)
+        return Held(self._last_id, frame.epoch, frame.seq, frame.data, frame.count, frame.lane)
 
     def delete(
         self, db: sqlite3.Connection, change: Change, epoch: str, low: int, high: int, how: str

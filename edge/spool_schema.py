@@ -19,7 +19,7 @@ from typing import Final
 from edge import epoch_file, wal
 from edge.pages import Row
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 _TABLES_1: Final = """
 CREATE TABLE epochs (
   epoch TEXT PRIMARY KEY, edge TEXT NOT NULL, key_id TEXT NOT NULL,
@@ -57,6 +57,13 @@ CREATE TABLE devices (
 CREATE TABLE about (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
 INSERT INTO about VALUES ('salt', randomblob(16));
 """
+# One empty table: constant time.
+_TO_3: Final = """
+CREATE TABLE acked (
+  epoch TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+  PRIMARY KEY (epoch, first)
+) STRICT, WITHOUT ROWID;
+"""
 # The oldest refused input is found without passing over readings. Only in files made new:
 # building it in an upgraded one would read all of it.
 _NEW: Final = """
@@ -73,6 +80,7 @@ _SHAPE: Final = {
     "unsound": "id, epoch, seq, bytes",
     "devices": "device, inputs, readings, rejects, last_ms",
     "about": "name, value",
+    "acked": "epoch, first, last",
 }
 
 CHECK_S_MAX: Final = 0.5
@@ -182,14 +190,16 @@ def _adopt(db: sqlite3.Connection) -> None:
     if version == 0:
         if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise damage("the file is another program's database")
-        _script(db, _TABLES_1 + _TO_2 + _NEW)
+        _script(db, _TABLES_1 + _TO_2 + _TO_3 + _NEW)
     elif version == 1:
         # Frames stored before are not in `levels` yet; `Spool` counts them slice by slice.
         mark = (
             "INSERT INTO about VALUES ('base', 1), ('uncounted_from', 0),"
             " ('uncounted_to', (SELECT coalesce(max(id), 0) FROM frames));"
         )
-        _script(db, _TO_2 + mark)
+        _script(db, _TO_2 + _TO_3 + mark)
+    elif version == 2:
+        _script(db, _TO_3)
     check_shape(db)
 
 

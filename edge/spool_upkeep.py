@@ -58,7 +58,7 @@ def prune(db: sqlite3.Connection, stock: Stock) -> None:
         " ORDER BY began_ms DESC LIMIT -1 OFFSET ?)"
     )
     try:
-        for table in ("counters", "levels", "epochs"):
+        for table in ("counters", "levels", "acked", "epochs"):
             db.execute(
                 f"DELETE FROM {table} WHERE epoch IN {stale}",  # noqa: S608 - fixed names
                 (EPOCHS_KEPT,),

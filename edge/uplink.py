@@ -295,7 +295,7 @@ class Uplink:
             await self._send_frame(websocket, live.frame, live.since_s, late=False)
 
     async def _send_frame(self, websocket: Any, frame: Held, since_s: float, *, late: bool) -> None:
-        self._committer.sent(frame.epoch, again=self._link.was_sent(frame))
+        self._committer.sent(frame, again=self._link.was_sent(frame))
         for message in self._link.data(frame, since_s, late=late):
             await websocket.send_message(message)
         metrics.FRAMES_SENT.labels("backlog" if late else "live").inc()

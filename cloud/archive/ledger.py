@@ -8,6 +8,7 @@ import msgspec
 
 from cloud.records import SamplesRecord
 from vitals.interval import IntervalSet
+from vitals.tally import Sums, Tally
 
 
 class EpochEntry(msgspec.Struct, frozen=True, array_like=True):
@@ -19,15 +20,32 @@ class EpochEntry(msgspec.Struct, frozen=True, array_like=True):
     ranges: list[tuple[int, int]]
     readings: int
     records: int
+    again: int = 0
+    """Records that had been taken before, up to this file's end."""
+    sums: Sums | None = None
+    """Of `vitals.tally` over the records taken; None: begun by a version that kept none."""
 
 
 class _Epoch:
-    __slots__ = ("readings", "records", "seen")
+    __slots__ = ("again", "seen", "summed", "tally")
 
-    def __init__(self, seen: IntervalSet, readings: int, records: int) -> None:
-        self.seen = seen
-        self.readings = readings
-        self.records = records
+    def __init__(self, entry: EpochEntry) -> None:
+        self.seen = IntervalSet(entry.ranges, entry.floor)
+        self.tally = Tally(entry.records, entry.readings, entry.sums or (0, 0, 0))
+        self.again = entry.again
+        self.summed = entry.sums is not None
+
+    def entry(self, edge: str, epoch: str) -> EpochEntry:
+        return EpochEntry(
+            edge,
+            epoch,
+            self.seen.floor,
+            list(self.seen),
+            self.tally.readings,
+            self.tally.frames,
+            self.again,
+            self.tally.sums if self.summed else None,
+        )
 
 
 class Ledger:
@@ -35,27 +53,23 @@ class Ledger:
 
     def __init__(self, entries: list[EpochEntry] | None = None) -> None:
         """Continue from what the newest file says."""
-        self._epochs = {
-            (e.edge, e.epoch): _Epoch(IntervalSet(e.ranges, e.floor), e.readings, e.records)
-            for e in entries or []
-        }
+        self._epochs = {(e.edge, e.epoch): _Epoch(e) for e in entries or []}
 
     def take(self, record: SamplesRecord) -> bool:
         """Note the record; return False if it was taken before."""
         key = (record.edge, record.epoch)
         epoch = self._epochs.get(key)
         if epoch is None:
-            epoch = self._epochs[key] = _Epoch(IntervalSet(), 0, 0)
+            new = EpochEntry(*key, 0, [], 0, 0, 0, (0, 0, 0))
+            epoch = self._epochs[key] = _Epoch(new)
         fresh = epoch.seen.add(record.seq)
         epoch.seen.raise_floor(min(record.floor, record.seq))
         if fresh:
-            epoch.readings += len(record.columns)
-            epoch.records += 1
+            epoch.tally.add(record.seq, len(record.columns))
+        else:
+            epoch.again += 1
         return fresh
 
     def entries(self) -> list[EpochEntry]:
         """Return everything, in a fixed order."""
-        return [
-            EpochEntry(edge, epoch, e.seen.floor, list(e.seen), e.readings, e.records)
-            for (edge, epoch), e in sorted(self._epochs.items())
-        ]
+        return [one.entry(*name) for name, one in sorted(self._epochs.items())]

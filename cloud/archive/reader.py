@@ -159,6 +159,22 @@ class Archive:
                 counts[key] = counts.get(key, 0) + entry.readings
         return counts
 
+    def find(self, partition: int, offset: int, edge: str, epoch: str, seq: int) -> tuple[str, int]:
+        """Return the file that covers a Kafka offset, and how many rows of a frame are in it.
+
+        ("", 0): no file covers it yet. Reads three columns of the file.
+        """
+        for listed in reversed(self._files(partition)):
+            if first_offset_of(listed.key) > offset:
+                continue
+            file, state = self._open(listed)
+            if offset >= state.next_offset:
+                break
+            table = file.read(columns=["edge", "epoch", "seq"], use_threads=False)
+            same = pc.and_(pc.equal(table["edge"], edge), pc.equal(table["epoch"], epoch))
+            return listed.key, pc.sum(pc.and_(same, pc.equal(table["seq"], seq))).as_py() or 0
+        return "", 0
+
     def _files(self, partition: int) -> list[Listed]:
         """Return a partition's files; lists only what is newer than what is known."""
         known = self._partitions[partition]

@@ -5,35 +5,49 @@ from cloud.audit.compare import Line, Verdict
 _HEADINGS = (
     "edge",
     "epoch",
+    "received",
+    "rejected",
     "spooled",
+    "dropped",
+    "sent",
     "acked",
     "in spool",
     "samples",
+    "again",
     "detect",
+    "again",
     "archive",
+    "again",
     "rejects",
     "quarantine",
     "verdict",
 )
+_LEFT = (0, 1, len(_HEADINGS) - 1)
 
 
 def _cells(line: Line) -> tuple[str, ...]:
-    def number(value: int | None) -> str:
-        return "-" if value is None else str(value)
-
-    return (
-        line.edge,
-        line.epoch[:8] or "-",
-        number(line.spooled),
-        number(line.acknowledged),
-        number(line.waiting),
-        number(line.samples),
-        number(line.detect),
-        number(line.archive),
-        number(line.rejects),
-        number(line.quarantine),
-        line.verdict,
+    received = None
+    if line.received_lines is not None and line.received_messages is not None:
+        received = line.received_lines + line.received_messages
+    numbers = (
+        received,
+        line.rejected,
+        line.spooled,
+        line.dropped,
+        line.sent,
+        line.acknowledged,
+        line.waiting,
+        line.samples,
+        line.samples_again,
+        line.detect,
+        line.detect_again,
+        line.archive,
+        line.archive_again,
+        line.rejects,
+        line.quarantine,
     )
+    texts = ("-" if number is None else str(number) for number in numbers)
+    return line.edge, line.epoch[:8] or "-", *texts, line.verdict
 
 
 def as_text(verdict: Verdict) -> str:
@@ -42,7 +56,7 @@ def as_text(verdict: Verdict) -> str:
     widths = [max(len(row[at]) for row in rows) for at in range(len(_HEADINGS))]
     text = [
         "  ".join(
-            cell.ljust(width) if at in (0, 1, 10) else cell.rjust(width)
+            cell.ljust(width) if at in _LEFT else cell.rjust(width)
             for at, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows

@@ -12,11 +12,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from cloud import records
 from cloud.audit.errors import Unreachable
-from cloud.audit.evidence import EpochName, Held, Quarantined
+from cloud.audit.evidence import EpochName, Held, Part, Produced, Quarantined
 from cloud.settings import Kafka, kafka_config
 from vitals import topics
 from vitals.errors import UNREADABLE
 from vitals.interval import IntervalSet
+from vitals.tally import Sums, Tally
 
 # A broker that gives nothing for this long is down.
 ANSWER_S_MAX: Final = 15.0
@@ -88,14 +89,14 @@ class SamplesReader:
     def __init__(self, kafka: Kafka) -> None:
         """Connect; raises Unreachable."""
         self._reader = TopicReader(kafka, topics.SAMPLES)
-        self.held: dict[EpochName, Held] = {}
+        self.held: dict[EpochName, Produced] = {}
 
     @property
     def trimmed(self) -> bool:
         """True when the oldest samples are deleted."""
         return self._reader.trimmed
 
-    def read(self) -> dict[EpochName, Held]:
+    def read(self) -> dict[EpochName, Produced]:
         """Return everything up to now; raises Unreachable."""
         for message in self._reader.new():
             try:
@@ -103,8 +104,14 @@ class SamplesReader:
             except UNREADABLE:
                 continue  # archive and detect count these as refused; they hold no reading
             name = EpochName(record.edge, record.epoch)
-            self.held.setdefault(name, Held()).add(
-                message.partition(), record.seq, len(record.columns)
+            self.held.setdefault(name, Produced()).add(
+                message.partition(),
+                record.seq,
+                len(record.columns),
+                # Two records of one frame differ in their time and floor alone.
+                digest=hash(records.encode(record.columns)),
+                frame_readings=record.frame_readings,
+                at_ms=record.ingested_ms,
             )
         return self.held
 
@@ -120,6 +127,8 @@ class Dedupe(msgspec.Struct):
     ranges: list[tuple[int, int]]
     readings: int
     frames: int = 0
+    again: int = 0
+    sums: Sums | None = None
 
 
 _dedupe_decoder = msgspec.msgpack.Decoder(Dedupe)
@@ -132,8 +141,12 @@ def dedupe_of(entries: dict[str, bytes]) -> dict[EpochName, Held]:
         partition, _word, edge, epoch = key.split("/", 3)
         entry = _dedupe_decoder.decode(value)
         held = found.setdefault(EpochName(edge, epoch), Held())
-        held.readings += entry.readings
-        held.seen[int(partition)] = IntervalSet(entry.ranges, entry.floor)
+        held.parts[int(partition)] = Part(
+            IntervalSet(entry.ranges, entry.floor),
+            Tally(entry.frames, entry.readings, entry.sums or (0, 0, 0)),
+            entry.again,
+            summed=entry.sums is not None,
+        )
     return found
 
 
@@ -183,6 +196,7 @@ class QuarantineReader:
                 headers.get("kind", "frame"),
                 int(headers.get("seq", "-1")),
                 int(headers.get("count", "0")),
+                message.timestamp()[1],
             )
         return self.held
 

@@ -6,11 +6,13 @@ found before anything is remembered. A frame seen before changes nothing but a c
 State topic, keys and values (msgpack):
 
 ================================== ========================================================
-``{partition}/dedupe/{edge}/{epoch}`` `Seen`: floor, ranges of seq, readings and frames so far
+``{partition}/dedupe/{edge}/{epoch}`` `Seen`: floor, ranges of seq, what was taken, what came again
 ``{partition}/subject/{subject}``     `lanes.State`: the subject's conditions
 ================================== ========================================================
 
-``readings`` and ``frames`` count what was taken once; the audit compares them with the edges'.
+``readings``, ``frames`` and ``sums`` tell what was taken once, below the floor too; ``again``
+counts the records that changed nothing. They are written in the transaction of what was made of
+the records, so the audit may compare them with the edges'.
 """
 
 from collections.abc import Mapping
@@ -27,6 +29,7 @@ from vitals import columns as columns_of
 from vitals.errors import VitalsError
 from vitals.interval import IntervalSet
 from vitals.reading import Reading
+from vitals.tally import Sums, Tally
 from vitals.topics import partition_of
 
 # A Bundle larger than this is cut in two: well under a Kafka message (librdkafka's default
@@ -50,6 +53,10 @@ class Seen(msgspec.Struct, frozen=True):
     ranges: list[tuple[int, int]]
     readings: int
     frames: int
+    again: int = 0
+    """Records that had been seen before."""
+    sums: Sums | None = None
+    """Of `vitals.tally` over the frames taken; None: begun by a version that kept none."""
 
 
 class Message(NamedTuple):
@@ -71,12 +78,25 @@ class Made(NamedTuple):
 class _Edge:
     """Memory of one (edge, epoch)."""
 
-    __slots__ = ("frames", "readings", "seen")
+    __slots__ = ("again", "seen", "summed", "tally")
 
     def __init__(self, stored: Seen | None = None) -> None:
-        self.seen = IntervalSet(stored.ranges, stored.floor) if stored else IntervalSet()
-        self.readings = stored.readings if stored else 0
-        self.frames = stored.frames if stored else 0
+        if stored is None:
+            stored = Seen(0, [], 0, 0, 0, (0, 0, 0))
+        self.seen = IntervalSet(stored.ranges, stored.floor)
+        self.tally = Tally(stored.frames, stored.readings, stored.sums or (0, 0, 0))
+        self.again = stored.again
+        self.summed = stored.sums is not None
+
+    def stored(self) -> Seen:
+        return Seen(
+            self.seen.floor,
+            list(self.seen),
+            self.tally.readings,
+            self.tally.frames,
+            self.again,
+            self.tally.sums if self.summed else None,
+        )
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -140,14 +160,14 @@ class Partition:
     def take(self, record: SamplesRecord, policy: Ready) -> Made:
         """Return what a record of `read` gives, remembering it; raises Poison, remembering nothing.
 
-        A frame seen before gives nothing, but may raise the floor.
+        A frame seen before gives nothing, but is counted and may raise the floor.
         """
         name = (record.edge, record.epoch)
         edge = self._edges.get(name)
         if edge is not None and record.seq in edge.seen:
-            if record.floor > edge.seen.floor:
-                edge.seen.raise_floor(record.floor)
-                self._changed_edges.add(name)
+            edge.seen.raise_floor(record.floor)
+            edge.again += 1
+            self._changed_edges.add(name)
             return Made([], [], 0, duplicate=True)
         try:
             fhir = bundles(record)
@@ -158,8 +178,7 @@ class Partition:
             edge = self._edges[name] = _Edge()
         edge.seen.add(record.seq)
         edge.seen.raise_floor(record.floor)
-        edge.readings += len(record.columns)
-        edge.frames += 1
+        edge.tally.add(record.seq, len(record.columns))
         self._changed_edges.add(name)
         self._subjects.update(states)
         self._changed_subjects.update(states)
@@ -186,10 +205,8 @@ class Partition:
         """Return the state records that bring the topic up to date, and begin counting anew."""
         out = []
         for edge, epoch in sorted(self._changed_edges):
-            kept = self._edges[edge, epoch]
-            value = Seen(kept.seen.floor, list(kept.seen), kept.readings, kept.frames)
             key = f"{self.number}/dedupe/{edge}/{epoch}".encode()
-            out.append(Message(key, _encoder.encode(value)))
+            out.append(Message(key, _encoder.encode(self._edges[edge, epoch].stored())))
         for subject in sorted(self._changed_subjects):
             key = f"{self.number}/subject/{subject}".encode()
             out.append(Message(key, _encoder.encode(self._subjects[subject])))

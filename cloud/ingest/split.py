@@ -1,6 +1,7 @@
 """One frame's columns -> pseudonymous columns, one set a partition.
 
-Law: what comes out names no patient and no device; rows keep their order and none is lost or made.
+Law: what comes out names no patient and no device; rows keep their order and none is lost or made;
+every frame gives at least one record, if only an empty one.
 Pure: a function of the columns and the subject key.
 """
 
@@ -91,6 +92,10 @@ def split(edge: str, columns: Columns, pseudonyms: Pseudonyms) -> dict[int, Colu
         if source not in part.sources:
             part.sources.append(source)
         part.alerts.append((part.sources.index(source), alert))
+    if not parts and named:
+        # A frame that only names patients leaves its trace too: the audit looks for every frame.
+        partition, source = named[0]
+        parts[partition] = Columns([source], [], [], [], [], [])
     return parts
 
 

@@ -160,7 +160,9 @@ class Unpacker:
         made_of = self._identities(header, columns)
         for partition, part in split(header.edge, columns, self._pseudonyms).items():
             value = records.encode(
-                records.SamplesRecord(header.edge, header.epoch, header.seq, floor, now_ms, part)
+                records.SamplesRecord(
+                    header.edge, header.epoch, header.seq, floor, now_ms, part, header.count
+                )
             )
             key = records.samples_key(header.edge, header.epoch, header.seq, partition)
             made_of.append(Record(topics.SAMPLES.name, partition, key, value, []))

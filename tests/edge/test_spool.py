@@ -57,7 +57,7 @@ def test_commits_are_synchronous_and_journalled(tmp_path: Path) -> None:
         ("auto_vacuum", 2),
         ("secure_delete", 0),
         ("journal_size_limit", 16 << 20),
-        ("user_version", 2),
+        ("user_version", 3),
     ):
         assert spool._db.execute(f"PRAGMA {pragma}").fetchone() == (value,), pragma
     spool.close()

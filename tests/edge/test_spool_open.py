@@ -102,7 +102,7 @@ def test_an_empty_database_with_a_full_journal_is_not_thrown_away(tmp_path: Path
 @pytest.mark.parametrize(
     "change",
     [
-        "PRAGMA user_version=3",
+        "PRAGMA user_version=4",
         "DROP TABLE counters",
         "ALTER TABLE frames DROP COLUMN crc",
         "PRAGMA user_version=0",

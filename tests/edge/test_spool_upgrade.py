@@ -88,9 +88,29 @@ def test_an_old_file_is_upgraded_where_it_lies(tmp_path: Path) -> None:
     spool.close()
     assert ask(path, "SELECT name FROM about ORDER BY name") == [("base",), ("salt",)]
     assert spool_read.verify(path) == []
-    assert ask(path, "PRAGMA user_version") == [(2,)]
+    assert ask(path, "PRAGMA user_version") == [(3,)]
     assert len(seqs(path)) == 7
     assert counters(path)["frames_acked"] == 6
+    assert ask(path, "SELECT first, last FROM acked") == [(0, 3)]
+
+
+def test_a_file_of_the_second_schema_gains_the_acknowledged_ranges(tmp_path: Path) -> None:
+    path, of = tmp_path / "spool.db", sealing()
+    spool = opened(path)
+    put(spool, of, *(sealed(of, seq) for seq in range(6)))
+    ack(spool, of, (0, 1))
+    spool.close()
+    tell(path, "DROP TABLE acked; PRAGMA user_version=2;")  # as it was shipped
+    root = ask(path, "SELECT rootpage FROM sqlite_master WHERE name = 'frames'")
+    spool, aside = open_spool(path, PLENTY, NOW, refuse_when_full=False)
+    assert aside is None
+    ack(spool, of, (2, 3))
+    spool.close()
+    assert ask(path, "PRAGMA user_version") == [(3,)]
+    assert ask(path, "SELECT rootpage FROM sqlite_master WHERE name = 'frames'") == root
+    assert ask(path, "SELECT first, last FROM acked") == [(2, 3)]
+    assert counters(path)["frames_acked"] == 4
+    assert spool_read.verify(path) == []
 
 
 def test_upgrading_reads_no_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from edge.uplink import Uplink
 from onebox import ports
 from tests.edge.gateway import NOW, PRIVATE, Gateway, entry
 from tests.edge.ingest import Ingest, serving, until
+from tests.edge.spooling import ask, counters
 from vitals.columns import Columns
 from vitals.session import Credit, encode
 
@@ -103,6 +104,11 @@ def test_after_a_reconnect_only_unacknowledged_frames_go_again(tmp_path: Path) -
     ward.run(story)
     assert [seq for _, seq, _ in ward.ingest.sessions[1]] == [2, 4]
     assert [floor for _, _, floor in ward.ingest.sessions[1]] == [2, 2]
+    counted = counters(ward.gateway.path)
+    # What was sent goes with the next commit or acknowledgement: all of it by now.
+    assert (counted["frames_sent"], counted["readings_sent"]) == (5, 5)
+    assert (counted["frames_resent"], counted["readings_resent"]) == (2, 2)
+    assert ask(ward.gateway.path, "SELECT first, last FROM acked") == [(0, 4)]
 
 
 def test_an_acknowledgement_of_frames_never_sent_deletes_nothing(tmp_path: Path) -> None:

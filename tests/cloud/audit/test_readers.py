@@ -1,4 +1,4 @@
-import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,21 @@ import redis
 
 from cloud import records
 from cloud.archive.ledger import EpochEntry
+from cloud.audit import others
 from cloud.audit import topics as topics_
 from cloud.audit.errors import Unreachable
 from cloud.audit.evidence import EpochName, Spooled
-from cloud.audit.others import project_lag, read_archive, read_spool
+from cloud.audit.others import find_in_spool, project_lag, read_archive, read_spool
+from cloud.audit.since import FrameName
 from cloud.audit.topics import Dedupe, DetectReader, QuarantineReader, SamplesReader, dedupe_of
+from cloud.audit.trace import InSpool
 from cloud.settings import Kafka
+from tests.edge.spooling import NOW as SPOOL_NOW
+from tests.edge.spooling import ack, opened, put, sealed, sealing, tell
 from vitals.columns import Source, pack
+from vitals.interval import IntervalSet
 from vitals.reading import Reading
+from vitals.tally import Tally
 from vitals.topics import Topic
 
 E1 = "1" * 32
@@ -27,27 +34,70 @@ KAFKA = Kafka("nowhere", Path("ca"), Path("cert"), Path("key"))
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Path:
-    path = tmp_path / "a b?.db"  # a name that must be quoted in a URI
-    db = sqlite3.connect(path)
-    db.executescript(
-        "PRAGMA journal_mode=WAL;"
-        "CREATE TABLE counters (epoch TEXT, name TEXT, value INT, PRIMARY KEY (epoch, name));"
-        "CREATE TABLE frames (epoch TEXT, seq INT)"
-    )
-    counters = {"readings_spooled": 9, "readings_acked": 7, "rejects_spooled": 2, "highest_seq": 5}
-    db.executemany("INSERT INTO counters VALUES (?, ?, ?)", [(E1, *c) for c in counters.items()])
-    db.executemany("INSERT INTO frames VALUES (?, ?)", [(E1, 4), (E1, 5), ("2" * 32, 0)])
-    db.commit()
-    db.close()
+    path = tmp_path / "a b.db"  # a name that must be quoted in a URI
+    of = sealing()
+    spool = opened(path)
+    put(spool, of, *(sealed(of, seq, lane=2 if seq == 1 else 0) for seq in range(6)))
+    ack(spool, of, (0, 1), (3, 3))
+    dropped = Counter({"frames_sent": 4, "readings_sent": 15, "rejected:bad-number": 2})
+    spool.store(of.epoch, [], dropped)
+    spool.close()
+    for table in ("epochs", "counters", "frames", "acked"):
+        tell(path, f"UPDATE {table} SET epoch = '{E1}'")  # noqa: S608 - fixed text
     return path
 
 
 def test_a_spool_gives_its_counters_and_what_is_in_it(spool: Path) -> None:
     found = read_spool("ward-3", spool)
     assert found == {
-        NAME: Spooled(readings_spooled=9, readings_acked=7, rejects_spooled=2, frames_waiting=2),
-        EpochName("ward-3", "2" * 32): Spooled(frames_waiting=1),
+        NAME: Spooled(
+            readings_spooled=25,
+            readings_acked=10,
+            rejects_spooled=5,
+            rejects_acked=5,
+            frames_spooled=6,
+            frames_acked=3,
+            frames_sent=4,
+            readings_sent=15,
+            highest_seq=5,
+            frames_waiting=3,
+            split={"rejected:bad-number": 2},
+            began_ms=SPOOL_NOW,
+            acked=IntervalSet([(0, 1), (3, 3)]),
+            waiting=IntervalSet([(2, 2), (4, 5)]),
+        )
     }
+    assert found[NAME].by_number
+    assert found[NAME].split_of("rejected") == {"bad-number": 2}
+
+
+def test_a_spool_of_an_older_gateway_is_known_by_its_totals(spool: Path) -> None:
+    tell(spool, "DROP TABLE acked")
+    found = read_spool("ward-3", spool)[NAME]
+    assert (found.frames_acked, list(found.acked), found.by_number) == (3, [], False)
+
+
+def test_more_stored_frames_than_the_cap_are_counted_and_not_named(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(others, "WAITING_NAMED_MAX", 3)
+    assert read_spool("ward-3", spool)[NAME].waiting is not None
+    monkeypatch.setattr(others, "WAITING_NAMED_MAX", 2)
+    found = read_spool("ward-3", spool)[NAME]
+    assert (found.frames_waiting, found.waiting) == (3, None)
+
+
+@pytest.mark.parametrize(
+    ("seq", "expected"),
+    [(0, InSpool("acknowledged")), (2, InSpool("stored", 5)), (9, InSpool("not here"))],
+)
+def test_a_frame_is_found_in_the_spool(spool: Path, seq: int, expected: InSpool) -> None:
+    assert find_in_spool(spool, FrameName(NAME, seq)) == expected
+
+
+def test_a_frame_that_failed_its_checksum_is_found(spool: Path) -> None:
+    tell(spool, f"INSERT INTO unsound VALUES (99, '{E1}', 9, x'00')")  # noqa: S608 - fixed text
+    assert find_in_spool(spool, FrameName(NAME, 9)) == InSpool("unsound")
 
 
 def test_the_names_of_the_counters_are_those_the_gateway_writes() -> None:
@@ -55,7 +105,7 @@ def test_the_names_of_the_counters_are_those_the_gateway_writes() -> None:
 
     words = (edge.spool.__doc__ or "").replace("`", " ").split()
     for field in msgspec.structs.fields(Spooled):
-        if field.name != "frames_waiting":
+        if field.type is int and field.name not in ("frames_waiting", "began_ms"):
             assert field.name in words
 
 
@@ -87,6 +137,12 @@ class Message:
     def headers(self) -> list[tuple[str, bytes]] | None:
         return self._all[3]
 
+    def timestamp(self) -> tuple[int, int]:
+        return 1, NOW
+
+    def offset(self) -> int:
+        return 40 + self._all[2]
+
 
 @pytest.fixture
 def topic(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
@@ -107,9 +163,13 @@ def topic(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
     return messages
 
 
-def sample(seq: int, rows: int) -> bytes:
-    columns = pack([Source("d", "s")], [(0, Reading(0, 1.0, NOW, NOW))] * rows)
-    return records.encode(records.SamplesRecord("ward-3", E1, seq, 0, NOW, columns))
+def sample(
+    seq: int, rows: int, *, value: float = 1.0, floor: int = 0, whole: int | None = None
+) -> bytes:
+    columns = pack([Source("d", "s")], [(0, Reading(0, value, NOW, NOW))] * rows)
+    return records.encode(
+        records.SamplesRecord("ward-3", E1, seq, floor, NOW - floor, columns, whole)
+    )
 
 
 def test_samples_are_counted_distinct_by_partition_and_seq(topic: list[Message]) -> None:
@@ -117,9 +177,29 @@ def test_samples_are_counted_distinct_by_partition_and_seq(topic: list[Message])
     topic += [Message("k", sample(0, 3), 1), Message("k", sample(0, 2), 2)]
     topic += [Message("k", sample(0, 3), 1), Message("k", b"junk", 1)]
     held = reader.read()[NAME]
-    assert (held.readings, held.resent) == (5, 1)
+    assert (held.readings, held.again, held.records) == (5, 1, 3)
+    assert held.newest_ms == NOW
+    assert not any(part.altered for part in held.parts.values())
     topic += [Message("k", sample(1, 4), 1)]
     assert reader.read()[NAME].readings == 9
+
+
+def test_a_record_that_came_again_with_another_content_is_told(topic: list[Message]) -> None:
+    reader = SamplesReader(KAFKA)
+    topic += [Message("k", sample(0, 3), 1), Message("k", sample(1, 3), 1)]
+    topic += [Message("k", sample(1, 3, value=2.0), 1), Message("k", sample(0, 3, floor=1), 1)]
+    part = reader.read()[NAME].parts[1]
+    assert (list(part.altered), part.again) == ([(1, 1)], 2)
+
+
+def test_a_frame_is_whole_when_its_records_add_up(topic: list[Message]) -> None:
+    reader = SamplesReader(KAFKA)
+    topic += [Message("k", sample(0, 3, whole=5), 1), Message("k", sample(1, 1, whole=1), 1)]
+    assert reader.read()[NAME].incomplete == {0: 2}
+    topic += [Message("k", sample(0, 2, whole=5), 2), Message("k", sample(0, 2, whole=5), 2)]
+    assert reader.read()[NAME].incomplete == {}
+    topic += [Message("k", sample(1, 4, whole=1), 3)]
+    assert reader.read()[NAME].incomplete == {1: -4}
 
 
 def test_detect_is_read_from_the_latest_value_of_each_dedupe_key(topic: list[Message]) -> None:
@@ -132,8 +212,8 @@ def test_detect_is_read_from_the_latest_value_of_each_dedupe_key(topic: list[Mes
     topic += [Message(f"3/dedupe/ward-3/{E1}", value(1, 1))]
     held = reader.read()[NAME]
     assert held.readings == 10
-    assert list(held.seen[2]) == [(1, 4)]
-    assert 0 in held.seen[2]  # below the floor
+    assert list(held.parts[2].seen) == [(1, 4)]
+    assert 0 in held.parts[2].seen  # below the floor
     topic += [Message(f"3/dedupe/ward-3/{E1}", None)]
     assert reader.read()[NAME].readings == 9
 
@@ -146,9 +226,13 @@ def test_detects_state_of_an_unknown_shape_is_said() -> None:
 def test_the_dedupe_state_has_the_shape_detect_writes() -> None:
     from cloud.detect.partition import Seen
 
-    written = msgspec.msgpack.encode(Seen(floor=2, ranges=[(2, 9)], readings=40, frames=9))
-    held = dedupe_of({f"7/dedupe/ward-3/{E1}": written})[NAME]
-    assert (held.readings, list(held.seen[7]), held.seen[7].floor) == (40, [(2, 9)], 2)
+    state = Seen(floor=2, ranges=[(2, 9)], readings=40, frames=9, again=3, sums=(1, 2, 3))
+    held = dedupe_of({f"7/dedupe/ward-3/{E1}": msgspec.msgpack.encode(state)})[NAME]
+    part = held.parts[7]
+    assert (held.readings, list(part.seen), part.seen.floor) == (40, [(2, 9)], 2)
+    assert (part.tally, part.again, part.summed) == (Tally(9, 40, (1, 2, 3)), 3, True)
+    old = msgspec.msgpack.encode(Seen(floor=2, ranges=[(2, 9)], readings=40, frames=9))
+    assert not dedupe_of({f"7/dedupe/ward-3/{E1}": old})[NAME].parts[7].summed
 
 
 def test_quarantine_is_counted_by_its_headers_only(topic: list[Message]) -> None:
@@ -160,21 +244,24 @@ def test_quarantine_is_counted_by_its_headers_only(topic: list[Message]) -> None
     topic += [Message("ward-3", b"sealed", 0, headers("rejects", 4, 3))] * 2
     topic += [Message("ward-3", b"sealed", 0, headers("frame", 9, 0))]
     held = reader.read()[NAME]
-    assert (held.rejects, list(held.set_aside)) == (3, [(9, 9)])
+    assert (held.rejects, held.again, list(held.set_aside)) == (3, 1, [(9, 9)])
+    assert held.newest_ms == NOW
 
 
 class FakeArchive:
     def entries(self) -> dict[int, list[EpochEntry]]:
         return {
             0: [EpochEntry("ward-3", E1, 1, [(1, 3)], 7, 3)],
-            5: [EpochEntry("ward-3", E1, 0, [(2, 2)], 2, 1)],
+            5: [EpochEntry("ward-3", E1, 0, [(2, 2)], 2, 1, 4, (2, 4, 4))],
         }
 
 
 def test_the_archives_partitions_are_added_up() -> None:
     held = read_archive(FakeArchive())[NAME]  # type: ignore[arg-type] # the one call
     assert held.readings == 9
-    assert list(held.seen[5]) == [(2, 2)]
+    assert list(held.parts[5].seen) == [(2, 2)]
+    assert (held.parts[5].tally, held.again) == (Tally(1, 2, (2, 4, 4)), 4)
+    assert [part.summed for part in held.parts.values()] == [False, True]
 
 
 class FakeRedis:

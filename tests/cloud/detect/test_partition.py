@@ -37,7 +37,28 @@ def test_a_frame_sent_twice_counts_once() -> None:
     assert (len(first.fhir), first.readings, first.duplicate) == (1, 1, False)
     assert again == Made([], [], 0, duplicate=True)
     seen = msgspec.msgpack.decode(partition.changed()[0].value, type=Seen)
-    assert (seen.readings, seen.frames, seen.ranges) == (1, 1, [(0, 0)])
+    assert (seen.readings, seen.frames, seen.ranges, seen.again) == (1, 1, [(0, 0)], 1)
+
+
+def test_counts_go_on_over_a_restart_and_a_repeat_alone_is_written() -> None:
+    before, after = Partition(3), Partition(3)
+    fed(before, [spo2(2), spo2(3)])
+    for key, value in before.changed():
+        after.restore(key, value)
+    fed(after, [spo2(3)])
+    (written,) = after.changed()
+    seen = msgspec.msgpack.decode(written.value, type=Seen)
+    assert (seen.frames, seen.again, seen.sums) == (2, 1, (5, 13, 5))
+
+
+def test_the_state_of_an_older_version_is_taken_over_without_sums() -> None:
+    old = {"floor": 2, "ranges": [(2, 3)], "readings": 9, "frames": 4}
+    partition = Partition(3)
+    partition.restore(f"3/dedupe/{EDGE}/{EPOCH}".encode(), msgspec.msgpack.encode(old))
+    made = fed(partition, [spo2(1), spo2(4)])
+    assert [one.duplicate for one in made] == [True, False]
+    seen = msgspec.msgpack.decode(partition.changed()[0].value, type=Seen)
+    assert (seen.readings, seen.frames, seen.again, seen.sums) == (10, 5, 1, None)
 
 
 def test_what_lies_below_the_floor_was_seen() -> None:
@@ -45,7 +66,7 @@ def test_what_lies_below_the_floor_was_seen() -> None:
     made = fed(partition, [spo2(7, floor=5), spo2(4), spo2(5, floor=5), spo2(6, floor=8)])
     assert [one.duplicate for one in made] == [False, True, False, False]
     (seen, _) = partition.changed()
-    assert msgspec.msgpack.decode(seen.value, type=Seen) == Seen(8, [], 3, 3)
+    assert msgspec.msgpack.decode(seen.value, type=Seen) == Seen(8, [], 3, 3, 1, (18, 110, 18))
 
 
 def test_live_frames_may_overtake_and_epochs_stand_apart() -> None:
@@ -78,7 +99,8 @@ def test_nothing_new_changes_nothing() -> None:
     assert len(partition.changed()) == 2
     assert partition.changed() == []
     fed(partition, [spo2(0)])
-    assert partition.changed() == []
+    (counted,) = partition.changed()  # that it came again, and nothing else
+    assert counted.key.startswith(b"3/dedupe/")
 
 
 def test_a_bundle_a_subject_with_its_observations() -> None:

@@ -8,7 +8,7 @@ from vitals import columns as columns_
 from vitals.columns import Source, pack
 from vitals.pseudonym import device_id, device_subject, patient_subject
 from vitals.reading import DeviceAlert, Patient, Reading
-from vitals.topics import partition_of
+from vitals.topics import SUBJECT_PARTITIONS, partition_of
 
 KEY = b"k" * 32
 NOW = 1_780_000_000_000
@@ -65,7 +65,12 @@ def test_every_row_arrives_once_in_order_under_its_pseudonym(ward: Ward) -> None
         ]
         for partition, part in parts.items()
     }
-    assert got == expected
+    if ward.sources and not ward.rows:
+        (trace,) = got.items()
+        assert trace[1] == []  # a frame without rows leaves one empty record
+        assert trace[0] in range(SUBJECT_PARTITIONS)
+    else:
+        assert got == expected
 
 
 @given(wards())

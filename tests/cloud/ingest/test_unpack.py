@@ -47,6 +47,7 @@ def test_a_frame_becomes_one_samples_record_a_partition(
         value = records.decode_samples(record.value)
         assert (value.edge, value.epoch, value.seq, value.floor) == ("ward-3", edge.epoch, 7, 3)
         assert value.ingested_ms == LATER
+        assert value.frame_readings == 30
         for at, reading in value.columns.rows():
             source = value.columns.sources[at]
             bed = round(reading.value or 0) - 60
