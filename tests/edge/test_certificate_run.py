@@ -180,7 +180,7 @@ def test_an_expired_gateway_collects_until_an_operator_approves(ward: Ward) -> N
         ward.process.logged("uplink-up")
         _until(lambda: len(cloud.ingest.frames) >= 1)
         assert Code.AWAITING_APPROVAL not in ward.codes()
-        assert _metric(ward.process.metrics_port) > 0
+        _until(lambda: _metric(ward.process.metrics_port) > 0)
 
 
 def _metric(port: int) -> float:

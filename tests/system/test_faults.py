@@ -27,6 +27,8 @@ VICTIMS = (
     "s3",
     "aws",
     "cloudwatch",
+    "est",
+    "pull-crl",
 )
 
 
