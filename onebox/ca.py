@@ -1,7 +1,7 @@
-"""Two certificate authorities made for the occasion: one for services, one for gateways.
+"""A certificate authority made for the occasion: the services' one.
 
 A gateway's certificate is no service's and the other way round: HAProxy's uplink port trusts the
-gateway authority only, everything behind it the service authority only. Keys are EC P-256, made
+gateways' authority only (`cloud.pki`), everything behind it this one only. Keys are EC P-256, made
 here, 0600, never in the repository.
 """
 
