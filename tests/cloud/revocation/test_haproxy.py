@@ -1,5 +1,6 @@
 """A real HAProxy from the role's template: who is let in, and what it says of them."""
 
+import json
 import re
 import socket
 import ssl
@@ -103,6 +104,57 @@ def test_a_list_takes_effect_without_a_reload_and_open_connections_stay(
         haproxy.replace_list(str(proxy.socket), gateways.crl, overdue)
         assert not _in(proxy, one)
         assert _in(proxy, two), "an overdue list must not lock out everybody"
+
+
+def test_who_is_revoked_does_not_come_back_by_a_remembered_handshake(
+    tmp_path: Path, gateways: Gateways
+) -> None:
+    """A resumed TLS session shows no certificate again: nothing would be held against the list."""
+    proxy = Proxy(tmp_path, gateways)
+    one = gateways.leaf("ward-1")
+    context = ssl.create_default_context(cafile=str(proxy.ca))
+    context.load_cert_chain(one.cert, one.key)
+
+    def ask(session: ssl.SSLSession | None) -> tuple[bytes, ssl.SSLSession | None]:
+        with (
+            socket.create_connection(("127.0.0.1", proxy.port), 5) as plain,
+            context.wrap_socket(plain, server_hostname="localhost", session=session) as sock,
+        ):
+            sock.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+            answer = sock.recv(65536)
+            return answer, sock.session
+
+    with proxy.running():
+        answer, remembered = ask(None)
+        assert answer.startswith(b"HTTP/1")
+        revoked = gateways.lists(one.certificate.serial_number)
+        haproxy.replace_list(str(proxy.socket), gateways.crl, revoked)
+        with pytest.raises((ssl.SSLError, ConnectionError), match="revoked|reset"):
+            ask(remembered)
+
+
+def _refusals(proxy: Proxy) -> list[dict[str, object]]:
+    lines = (proxy.folder / "haproxy.log").read_text().splitlines()
+    return [one for one in map(json.loads, lines) if one["event"] == "refused"]
+
+
+def test_who_is_refused_is_logged_by_address_and_code_alone(
+    tmp_path: Path, gateways: Gateways
+) -> None:
+    (tmp_path / "other").mkdir()
+    stranger = Gateways(tmp_path / "other").leaf("ward-3")
+    one, ended = gateways.leaf("ward-1"), gateways.leaf("ward-2", days=-1)
+    gateways.crl.write_bytes(gateways.lists(one.certificate.serial_number))
+    proxy = Proxy(tmp_path, gateways)
+    with proxy.running():
+        for leaf in (one, ended, stranger, None):
+            proxy.handshake(leaf)
+    # X509_V_ERR_: 23 revoked, 10 expired, 20 no issuer (OpenSSL's x509_vfy.h); 0: none was shown
+    found = _refusals(proxy)
+    codes = [max(int(str(row[of])) for of in ("certificate", "authority")) for row in found]
+    assert codes == [23, 10, 20, 0]
+    assert {(row["frontend"], row["source"]) for row in found} == {("uplink~", "127.0.0.1")}
+    assert "ward-" not in (proxy.folder / "haproxy.log").read_text()
 
 
 def test_strangers_are_refused(tmp_path: Path, gateways: Gateways) -> None:
