@@ -7,9 +7,10 @@ import socket
 from pathlib import Path
 from typing import Final
 
-PAYLOAD_BYTES_MAX: Final = 64_000
-"""Of ``tune.bufsize`` 65,536 (cloud.cfg.j2), the command beside it. Measured with HAProxy 2.6:
-64,126 bytes are taken, 69,403 are cut and the transaction is lost."""
+COMMAND_BYTES_MAX: Final = 65_000
+"""Of ``tune.bufsize`` 65,536 (cloud.cfg.j2). Measured with HAProxy 2.6: 65,535 bytes are taken; one
+more is never answered, and some more than that end the whole process (a segmentation fault). So
+what is over this is never sent."""
 
 ANSWER_BYTES_MAX: Final = 1024 * 1024
 ANSWER_S_MAX: Final = 5.0
@@ -41,20 +42,25 @@ def _ask(address: str, text: bytes) -> str:
     return answer.decode("utf-8", "replace")
 
 
+def command(file: Path, pem: bytes) -> bytes:
+    """Return what tells HAProxy to hold ``pem`` for ``file``."""
+    return f"set ssl crl-file {file} <<\n".encode() + pem.rstrip() + b"\n\n"
+
+
 def replace_list(address: str, file: Path, pem: bytes) -> None:
     """Replace what HAProxy holds of ``file`` (as its configuration names it); raise OSError.
 
     ``address``: path of the runtime socket, or ``abns@NAME``.
     """
-    if len(pem) > PAYLOAD_BYTES_MAX:
-        raise NotTaken(f"{len(pem)} bytes; the runtime socket takes {PAYLOAD_BYTES_MAX}")
+    text = command(file, pem)
+    if len(text) > COMMAND_BYTES_MAX:
+        raise NotTaken(f"{len(text)} bytes; the runtime socket takes {COMMAND_BYTES_MAX}")
     if b"\n\n" in pem:
         raise NotTaken("an empty line would end it early")
-    name = str(file)
-    said = _ask(address, f"set ssl crl-file {name} <<\n".encode() + pem.rstrip() + b"\n\n")
+    said = _ask(address, text)
     if "transaction" not in said:
         raise NotTaken(said.strip()[:200] or "no answer")
-    said = _ask(address, f"commit ssl crl-file {name}\n".encode())
+    said = _ask(address, f"commit ssl crl-file {file}\n".encode())
     if "Success" not in said:
-        _ask(address, f"abort ssl crl-file {name}\n".encode())
+        _ask(address, f"abort ssl crl-file {file}\n".encode())
         raise NotTaken(said.strip()[:200] or "no answer")

@@ -129,7 +129,7 @@ def test_who_is_revoked_does_not_come_back_by_a_remembered_handshake(
         assert answer.startswith(b"HTTP/1")
         revoked = gateways.lists(one.certificate.serial_number)
         haproxy.replace_list(str(proxy.socket), gateways.crl, revoked)
-        with pytest.raises((ssl.SSLError, ConnectionError), match="revoked|reset"):
+        with pytest.raises((ssl.SSLError, ConnectionError), match=r"revoked|reset"):
             ask(remembered)
 
 
@@ -173,19 +173,20 @@ def test_the_longest_list_that_the_socket_takes_is_taken(
 ) -> None:
     proxy = Proxy(tmp_path, gateways)
     one = gateways.leaf("ward-1")
+    room = haproxy.COMMAND_BYTES_MAX - len(haproxy.command(gateways.crl, b""))
     serials = [one.certificate.serial_number]
-    while len(gateways.lists(*serials)) < haproxy.PAYLOAD_BYTES_MAX - 700:
+    while len(gateways.lists(*serials)) < room - 700:
         serials += [x509.random_serial_number() for _ in range(10)]
     pem = gateways.lists(*serials)
-    pem += (
-        b"-" * (haproxy.PAYLOAD_BYTES_MAX - len(pem) - 1) + b"\n"
-    )  # what is no PEM is passed over
-    assert len(pem) == haproxy.PAYLOAD_BYTES_MAX
+    pem += b"-" * (room - len(pem))  # what is no PEM is passed over
+    assert len(haproxy.command(gateways.crl, pem)) == haproxy.COMMAND_BYTES_MAX
     with proxy.running():
         haproxy.replace_list(str(proxy.socket), gateways.crl, pem)
         assert "certificate revoked" in proxy.handshake(one)
-        with pytest.raises(haproxy.NotTaken, match="64001 bytes"):
-            haproxy.replace_list(str(proxy.socket), gateways.crl, pem + b"\n")
+        with pytest.raises(haproxy.NotTaken, match="65001 bytes"):
+            haproxy.replace_list(str(proxy.socket), gateways.crl, pem + b"-")
+        with pytest.raises(haproxy.NotTaken, match="65001 bytes"):  # a longer path counts too
+            haproxy.replace_list(str(proxy.socket), Path(f"{gateways.crl}1"), pem)
         with pytest.raises(haproxy.NotTaken):
             haproxy.replace_list(str(proxy.socket), tmp_path / "unknown", gateways.lists())
         with pytest.raises(haproxy.NotTaken):
