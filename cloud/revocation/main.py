@@ -25,6 +25,7 @@ from healthsync.runtime.exits import Exit
 from healthsync.runtime.log import Log
 from healthsync.runtime.notify import notify, watchdog_interval_s
 from healthsync.runtime.stop import Stop
+from vitals.errors import ConfigError
 
 ANSWER_S_MAX: Final = 5.0
 TICK_S: Final = 0.2
@@ -77,11 +78,15 @@ class Puller:
         now: Callable[[], datetime],
         log: Log,
     ) -> None:
-        """Read what is on disk; raise ListRefused when the authorities cannot be read."""
+        """Read what is on disk; raise ConfigError when the authorities cannot be read."""
         self._settings, self._fetch, self._now, self._log = settings, fetch, now, log
-        self._among = lists.authorities(settings.ca.read_bytes())
+        try:
+            self._among = lists.authorities(settings.ca.read_bytes())
+        except (OSError, ListRefused) as error:
+            kind = type(error).__name__
+            raise ConfigError(f"{settings.ca}: no authorities there ({kind}); see ca") from error
         self._told = False
-        self._failing = ""
+        self._failing: frozenset[str] = frozenset()
         self.used: Lists | None = None
         try:
             self.used = lists.check(settings.file.read_bytes(), self._among)
@@ -90,37 +95,40 @@ class Puller:
 
     def round(self) -> bool:
         """Ask, check, write, tell HAProxy; return False to be called again soon."""
+        failing = {reason for reason in (self._pull(), self._tell()) if reason}
+        self._failing = frozenset(failing)
+        self._watch_age()
+        return not failing
+
+    def _pull(self) -> str:
         try:
             pem = self._fetch()
             if self.used is None or pem != self.used.pem:
                 before = None if self.used is None else self.used.numbers
                 self._use(lists.check(pem, self._among, before))
-            self._failing = ""
         except ListRefused as error:
-            self._fail("refused", str(error))
+            return self._fail("refused", str(error))
         except (OSError, http.client.HTTPException) as error:
-            self._fail("unreachable", type(error).__name__)
-        self._tell()
-        self._watch_age()
-        return not self._failing
+            return self._fail("unreachable", type(error).__name__)
+        return ""
 
     def _use(self, found: Lists) -> None:
         write(self._settings.file, found.pem)
         self.used, self._told = found, False
         self._log.info("crl", entries=len(found.serials), numbers=sorted(found.numbers.values()))
 
-    def _tell(self) -> None:
+    def _tell(self) -> str:
         settings, used = self._settings, self.used
         if used is None or self._told or not settings.haproxy_socket:
-            return
+            return ""
         try:
             haproxy.replace_list(settings.haproxy_socket, settings.file, used.pem)
         except OSError as error:
-            self._fail("haproxy", str(error) or type(error).__name__)
             IN_HAPROXY.set(0)
-            return
+            return self._fail("haproxy", str(error) or type(error).__name__)
         self._told = True
         IN_HAPROXY.set(1)
+        return ""
 
     def _watch_age(self) -> None:
         if self.used is None:
@@ -131,11 +139,12 @@ class Puller:
         if left_s < 0:
             self._log.error("crl-overdue", since_s=round(-left_s))
 
-    def _fail(self, reason: str, detail: str) -> None:
+    def _fail(self, reason: str, detail: str) -> str:
+        """Count a failure, say it when the round before had none of its kind; return the reason."""
         FAILURES.labels(reason).inc()
-        if self._failing != reason:
-            self._failing = reason
+        if reason not in self._failing:
             self._log.warning("crl-failed", reason=reason, detail=detail[:200])
+        return reason
 
 
 def write(path: Path, data: bytes) -> None:

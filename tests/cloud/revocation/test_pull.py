@@ -13,6 +13,7 @@ from cloud.revocation.main import Puller
 from cloud.settings import Metrics
 from healthsync.runtime.log import Log
 from tests.cloud.revocation.rig import Gateways, Proxy
+from vitals.errors import ConfigError
 
 
 class Rig:
@@ -100,10 +101,21 @@ def test_haproxy_is_told_and_told_again_when_it_was_away(tmp_path: Path) -> None
 def test_a_list_too_long_for_haproxy_is_written_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(haproxy, "PAYLOAD_BYTES_MAX", 100)
+    monkeypatch.setattr(haproxy, "COMMAND_BYTES_MAX", 100)
     rig = Rig(tmp_path, socket=str(tmp_path / "nobody"))
     puller = rig.puller()
     rig.answer = rig.gateways.lists(7)
-    puller.round()
+    for _ in range(3):
+        assert not puller.round()
     assert rig.gateways.crl.read_bytes() == rig.answer
-    assert '"reason":"haproxy"' in rig.said.getvalue().replace(" ", "")
+    assert rig.said.getvalue().replace(" ", "").count('"reason":"haproxy"') == 1, "once, not each"
+
+
+def test_authorities_that_cannot_be_read_are_a_matter_of_configuration(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.gateways.ca.write_text("nonsense")
+    with pytest.raises(ConfigError, match="no authorities there"):
+        rig.puller()
+    rig.gateways.ca.unlink()
+    with pytest.raises(ConfigError, match="no authorities there"):
+        rig.puller()
