@@ -38,10 +38,14 @@ PENDING_RETRY_S: Final = 60
 PROOF_MARK: Final = b"healthsync-renewal-1\n"
 
 LIST_AGE_MS_MAX: Final = 3_600_000
+ISSUED_DAY_MAX: Final = 100
+"""Certificates of one gateway in a day: one that renews in a loop must not fill the disk."""
+
 LISTED_AFTER_MS: Final = 86_400_000
 """What ended leaves the list a day later."""
 
 _DAY_MS: Final = 86_400_000
+_RENEW_AGAIN_S: Final = 3600
 _SERIAL: Final = re.compile(r"[0-9a-fA-F]{1,42}")
 """20 bytes (RFC 5280 section 4.1.2.2), and the sign byte that DER may put before them."""
 
@@ -97,7 +101,7 @@ class Desk:
             waiter = change.waiter(name)
             if waiter is None:
                 raise ConfigError(f"nothing of {name} waits; see pki list --pending")
-            if waiter.fingerprint != fingerprint.lower():
+            if waiter.fingerprint != fingerprint.replace(":", "").lower():
                 raise ConfigError(
                     f"what waits of {name} is of another key ({waiter.fingerprint}); compare it"
                     " with healthsync edge status on the gateway"
@@ -125,7 +129,11 @@ class Desk:
             entries = change.revoked(now_ms - LISTED_AFTER_MS)
             last = change.last_list()
             fresh = last is not None and 0 <= now_ms - last[1] < LIST_AGE_MS_MAX
-            if last is not None and fresh and last[2] == len(entries):
+            if (
+                last is not None
+                and fresh
+                and _numbers(last[3]) == {int(one.serial, 16) for one in entries}
+            ):
                 return last[3]
             number = 1 if last is None else last[0] + 1
             made = self.issuing.lists(
@@ -188,6 +196,8 @@ class Desk:
                 raise Refused("certificate-unknown", "enrol anew with a token")
             if old.revoked_ms is not None:
                 raise Refused("certificate-revoked", "ask the operators why")
+            if old.not_after_ms <= now_ms:  # HAProxy looked when the connection began
+                raise Refused("certificate-unknown", "it ended: renew at the enrolment port")
             if asked.name != name:
                 raise Refused("csr-name", "the request must bear the certificate's name")
             return self._next(change, asked, "renewal", now_ms)
@@ -213,13 +223,13 @@ class Desk:
             if now_ms - old.not_after_ms > self._grace_days * _DAY_MS:
                 raise Refused("grace-over", "it ended too long ago; enrol anew with a token")
             waiter = change.waiter(old.name)
-            if waiter is not None and waiter.csr == asked.digest and waiter.approved_ms is not None:
-                change.served(old.name)
-                return self._issue(change, asked, "approval", now_ms).der
-            if waiter is None or waiter.csr != asked.digest:
+            if waiter is None or waiter.fingerprint != asked.fingerprint:
                 change.wait(
                     Waiter(old.name, asked.digest, asked.fingerprint, old.serial, now_ms, None)
                 )
+            elif waiter.approved_ms is not None:
+                change.served(old.name)
+                return self._issue(change, asked, "approval", now_ms).der
         raise Waiting(PENDING_RETRY_S)
 
     def _again(self, change: Change, asked: Request, now_ms: int) -> bytes | None:
@@ -230,7 +240,11 @@ class Desk:
 
     def _next(self, change: Change, asked: Request, how: str, now_ms: int) -> bytes:
         again = self._again(change, asked, now_ms)
-        return again if again is not None else self._issue(change, asked, how, now_ms).der
+        if again is not None:
+            return again
+        if change.issued_since(asked.name, now_ms - _DAY_MS) >= ISSUED_DAY_MAX:
+            raise Refused("too-many", "renew at half of a certificate's life", _RENEW_AGAIN_S)
+        return self._issue(change, asked, how, now_ms).der
 
     def _issue(self, change: Change, asked: Request, how: str, now_ms: int) -> Issued:
         made = self.issuing.issue(asked.name, asked.public, _moment(now_ms), self._leaf_days)
@@ -276,6 +290,11 @@ def _ensure_proof(old: Issued, signature: bytes, asked: Request) -> None:
         public.verify(signature, PROOF_MARK + asked.digest, ec.ECDSA(hashes.SHA256()))
     except InvalidSignature as error:
         raise Refused("proof-wrong", step) from error
+
+
+def _numbers(pem: bytes) -> set[int]:
+    """Return whom the first list in ``pem``, the issuing authority's, names."""
+    return {entry.serial_number for entry in x509.load_pem_x509_crl(pem)}
 
 
 def _digest(token: str) -> bytes:

@@ -126,6 +126,13 @@ class Change:
         )
         return [Issued(*row) for row in rows]
 
+    def issued_since(self, name: str, since_ms: int) -> int:
+        """Return how many certificates a gateway was given since."""
+        row = self._db.execute(
+            "SELECT count(*) FROM issued WHERE name = ? AND at_ms > ?", (name, since_ms)
+        ).fetchone()
+        return int(row[0])
+
     def all_issued(self) -> list[Issued]:
         """Return every certificate, by gateway, the newest first."""
         rows = self._db.execute(f"SELECT {_ISSUED} FROM issued ORDER BY name, nth DESC")  # noqa: S608

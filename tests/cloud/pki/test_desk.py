@@ -287,6 +287,57 @@ def test_one_that_ended_is_renewed_by_its_key_and_an_operator(counter: Counter) 
     refused("certificate-unknown", lambda: renew(old, est.prove(another, key), another))
 
 
+def test_an_approval_is_of_a_key_whichever_request_it_signs(counter: Counter) -> None:
+    """A gateway that lost its request makes another with the key that the operator approved."""
+    key, new = est.make_key(), est.make_key()
+    old = counter.enrol(key=key).public_bytes(Encoding.DER)
+    counter.now += 31 * DAY
+    first, second = est.make_request("ward-1", new), est.make_request("ward-1", new)
+    assert first != second
+    with pytest.raises(Waiting):
+        counter.desk.renew_ended(old, est.prove(first, key), first)
+    counter.desk.approve("ward-1", est.fingerprint(new.public_key()))
+    made = counter.desk.renew_ended(old, est.prove(second, key), second)
+    assert x509.load_der_x509_certificate(made).public_key() == new.public_key()
+    assert counter.desk.pending() == []
+
+
+def test_a_fingerprint_may_be_typed_as_people_write_it(counter: Counter) -> None:
+    key, new = est.make_key(), est.make_key()
+    old = counter.enrol(key=key).public_bytes(Encoding.DER)
+    counter.now += 31 * DAY
+    der = est.make_request("ward-1", new)
+    with pytest.raises(Waiting):
+        counter.desk.renew_ended(old, est.prove(der, key), der)
+    plain = est.fingerprint(new.public_key()).upper()
+    counter.desk.approve("ward-1", ":".join(plain[at : at + 2] for at in range(0, 64, 2)))
+    assert counter.desk.renew_ended(old, est.prove(der, key), der)
+
+
+def test_a_connection_that_outlives_its_certificate_renews_nothing(counter: Counter) -> None:
+    old = counter.enrol()
+    der = est.make_request("ward-1", est.make_key())
+    counter.now = int(old.not_valid_after_utc.timestamp() * 1000) - 1
+    other = est.make_request("ward-1", est.make_key())
+    assert counter.desk.renew("ward-1", serial(old), other)
+    counter.now += 1
+    refused("certificate-unknown", lambda: counter.desk.renew("ward-1", serial(old), der))
+
+
+def test_a_gateway_that_renews_without_end_is_stopped(counter: Counter) -> None:
+    old = serial(counter.enrol())
+    for _ in range(desk.ISSUED_DAY_MAX - 1):
+        made = counter.desk.renew("ward-1", old, est.make_request("ward-1", est.make_key()))
+        counter.now += 1000
+    der = est.make_request("ward-1", est.make_key())
+    error = refused("too-many", lambda: counter.desk.renew("ward-1", old, der))
+    assert error.retry_s > 0
+    newest = x509.load_der_x509_certificate(made)
+    assert counter.enrol("ward-2"), "others go on"
+    counter.now += DAY
+    assert counter.desk.renew("ward-1", serial(newest), der)
+
+
 def test_the_grace_ends(counter: Counter) -> None:
     key = est.make_key()
     old = counter.enrol(key=key)
@@ -331,3 +382,16 @@ def test_a_revoked_gateway_is_in_the_list_until_its_certificates_have_ended(
     assert lists.check(counter.desk.lists(), among, both.numbers).next_update > both.next_update
     counter.now = NOW + 32 * DAY
     assert lists.check(counter.desk.lists(), among, both.numbers).serials == frozenset()
+
+
+def test_one_that_leaves_the_list_does_not_hide_one_that_enters_it(counter: Counter) -> None:
+    among = [counter.issuing.certificate, counter.issuing.root]
+    one = counter.enrol()
+    counter.desk.revoke("ward-1")
+    counter.now = int(one.not_valid_after_utc.timestamp() * 1000) + desk.LISTED_AFTER_MS - 1
+    two = counter.enrol("ward-2")
+    before = lists.check(counter.desk.lists(), among)
+    assert before.serials == {one.serial_number}
+    counter.now += 1
+    counter.desk.revoke("ward-2")  # the number of entries stays the same
+    assert lists.check(counter.desk.lists(), among, before.numbers).serials == {two.serial_number}
