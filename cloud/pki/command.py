@@ -5,10 +5,15 @@ Exit codes: 0 done, 78 refused with the reason and what next.
 
 import argparse
 import json
+import sqlite3
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
+
+from cryptography import x509
 
 from cloud.pki import authority, desk
 from cloud.pki.folder import open_desk
@@ -22,9 +27,11 @@ def register(parser: argparse.ArgumentParser) -> None:
     """Add ``init``, ``token``, ``list``, ``approve``, ``revoke`` and ``crl``."""
     commands = parser.add_subparsers(dest="what", required=True, metavar="COMMAND")
 
-    def add(name: str, text: str, run: object) -> argparse.ArgumentParser:
+    def add(
+        name: str, text: str, run: Callable[[argparse.Namespace], int]
+    ) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(run=run)
+        command.set_defaults(run=lambda options: _in_words(run, options))
         command.add_argument("--folder", type=Path, required=True, help="the authority's folder")
         return command
 
@@ -49,14 +56,23 @@ def register(parser: argparse.ArgumentParser) -> None:
     crl("--out", type=Path, required=True, metavar="FILE", help="HAProxy's crl-file")
 
 
-def _init(options: argparse.Namespace) -> int:
+def _in_words(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    """Run a command; raise ConfigError for what disk and store refuse."""
     try:
-        if str(options.passphrase_file) == "-":
-            passphrase = sys.stdin.buffer.read(4096)
-        else:
-            passphrase = options.passphrase_file.read_bytes()
+        return run(options)
     except OSError as error:
-        raise ConfigError(f"{options.passphrase_file}: {error.strerror}") from error
+        raise ConfigError(f"{error.filename}: {error.strerror}") from error
+    except sqlite3.Error as error:
+        raise ConfigError(
+            f"the store in {options.folder} refuses ({error}); nothing was changed, try again"
+        ) from error
+
+
+def _init(options: argparse.Namespace) -> int:
+    if str(options.passphrase_file) == "-":
+        passphrase = sys.stdin.buffer.read(4096)
+    else:
+        passphrase = options.passphrase_file.read_bytes()
     now = datetime.now(UTC)
     made = authority.init(options.folder, now, passphrase.strip(b"\r\n"), options.title)
     open_desk(options.folder)
@@ -70,10 +86,9 @@ def _token(options: argparse.Namespace) -> int:
     file = options.enrolment_file
     if file is not None and (options.est is None or options.server_ca is None):
         raise ConfigError("an enrolment file needs --est and --server-ca too")
-    try:
-        server_ca = "" if options.server_ca is None else options.server_ca.read_text("ascii")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{options.server_ca}: cannot be read as PEM") from error
+    server_ca = "" if options.server_ca is None else _certificates(options.server_ca)
+    if options.est is not None:
+        _ensure_address(options.est)
     token, expires = open_desk(options.folder).token(options.name, options.hours)
     until = expires.strftime("%Y-%m-%dT%H:%M:%SZ")
     if file is None:
@@ -90,6 +105,25 @@ def _token(options: argparse.Namespace) -> int:
     authority.write(file, ("\n".join(lines) + "\n").encode())
     print(f"{file}: for {options.name}, once, until {until}; keep it as a password")
     return Exit.OK
+
+
+def _certificates(path: Path) -> str:
+    """Return the certificates in a file and nothing else of it (a key, say); raise ConfigError."""
+    try:
+        found = x509.load_pem_x509_certificates(path.read_bytes())
+    except ValueError as error:
+        raise ConfigError(f"{path}: no certificate in PEM; give who signs the EST port") from error
+    return authority.pem(*found).decode("ascii")
+
+
+def _ensure_address(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme == "https" and parts.hostname and parts.port and not parts.path
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigError(f"--est {url[:200]}: give https://HOST:PORT of the enrolment port")
 
 
 def _list(options: argparse.Namespace) -> int:
