@@ -15,7 +15,8 @@ from typing import Final, TypeVar
 import trio
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
-from prometheus_client import Counter
+from cryptography.x509.oid import NameOID
+from prometheus_client import Counter, Gauge
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -33,6 +34,7 @@ _CREDENTIALS_CHARS_MAX: Final = 1024
 
 ISSUED = Counter("healthsync_est_issued_total", "Certificates given out", ["how"])
 REFUSED = Counter("healthsync_est_refused_total", "Requests refused", ["code"])
+PENDING = Gauge("healthsync_est_pending", "Renewals that an operator has to approve")
 
 T = TypeVar("T")
 
@@ -112,7 +114,8 @@ class App:
         except _TooLarge:
             return _text(413, f"too-large: at most {request_.BODY_BYTES_MAX} bytes")
         except Waiting as waiting:
-            self._log.info("awaiting-approval", edge=_shown(name))
+            self._log.warning("awaiting-approval", edge=_shown(waiting.name))
+            await self._count_pending()
             return Response(status_code=202, headers={"Retry-After": str(waiting.retry_s)})
         except Refused as refused:
             return self._refuse(refused, name)
@@ -121,8 +124,17 @@ class App:
             return _busy()
         leaf = x509.load_der_x509_certificate(made)
         ISSUED.labels(how).inc()
-        self._log.info("issued", how=how, serial=f"{leaf.serial_number:x}")
+        edge = str(leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+        self._log.info("issued", how=how, edge=edge, serial=f"{leaf.serial_number:x}")
+        await self._count_pending()
         return _certs(certs_only(leaf, self._desk.issuing.certificate))
+
+    async def _count_pending(self) -> None:
+        try:
+            waiters = await self._ask(self._desk.pending)
+        except sqlite3.Error:
+            return  # the next one counts
+        PENDING.set(sum(one.approved_ms is None for one in waiters))
 
     def _refuse(self, refused: Refused, name: str) -> Response:
         REFUSED.labels(refused.code).inc()

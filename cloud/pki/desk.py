@@ -230,7 +230,7 @@ class Desk:
             elif waiter.approved_ms is not None:
                 change.served(old.name)
                 return self._issue(change, asked, "approval", now_ms).der
-        raise Waiting(PENDING_RETRY_S)
+        raise Waiting(asked.name, PENDING_RETRY_S)
 
     def _again(self, change: Change, asked: Request, now_ms: int) -> bytes | None:
         for one in change.of(asked.name):

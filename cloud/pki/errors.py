@@ -39,7 +39,7 @@ class Refused(VitalsError):
 class Waiting(VitalsError):
     """An operator has to approve first: ask the same again after ``retry_s``."""
 
-    def __init__(self, retry_s: int) -> None:
-        """Say when."""
+    def __init__(self, name: str, retry_s: int) -> None:
+        """Say who waits, and when to ask again."""
         super().__init__("awaiting approval by an operator")
-        self.retry_s = retry_s
+        self.name, self.retry_s = name, retry_s

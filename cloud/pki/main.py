@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import trio
+from prometheus_client import Gauge
 
 from cloud.api import server
 from cloud.pki.app import App
@@ -23,6 +24,8 @@ from healthsync.runtime.stop import Stop
 
 STOP_LOOK_S: Final = 0.1
 
+EXPIRES = Gauge("healthsync_est_issuing_expires_seconds", "Life left of the issuing authority")
+
 
 def run(config: Path) -> int:
     """Serve until told to stop; return the exit code."""
@@ -31,6 +34,8 @@ def run(config: Path) -> int:
     stop = Stop()
     desk = open_desk(settings.folder, settings.leaf_days, settings.grace_days)
     app = App(desk, log).build()
+    end_ms = int(desk.issuing.certificate.not_valid_after_utc.timestamp() * 1000)
+    EXPIRES.set_function(lambda: (end_ms - now_ms()) / 1000)
     metrics.serve(settings.metrics.port)
 
     async def until_stopped() -> None:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cloud.pki import authority
 from cloud.pki.folder import open_desk
 from edge import est
-from onebox import ports
+from onebox import ports, scrape
 from onebox.ca import Authority
 from onebox.render import template
 
@@ -37,7 +37,7 @@ class Service:
             services.issue("haproxy", server=False),
         )
         self.other = services.issue("ingest", server=True)
-        self.port, metrics = ports.free(2)
+        self.port, self.metrics = ports.free(2)
         values = {
             "hs_pki_folder": self.folder,
             "hs_listen_host": "127.0.0.1",
@@ -45,7 +45,7 @@ class Service:
             "hs_tls_cert": mine.cert,
             "hs_tls_key": mine.key,
             "hs_tls_client_ca": services.ca_file,
-            "hs_metrics_port": metrics,
+            "hs_metrics_port": self.metrics,
         }
         config = template("healthsync_cloud", "est.toml", values, folder / "est.toml")
         openssl = template("common", "healthsync-openssl.cnf", {}, folder / "openssl.cnf")
@@ -92,6 +92,10 @@ class Service:
             X_Forwarded_For=address,
             Authorization=f"Basic {basic}",
         )
+
+    def metric(self, name: str) -> float:
+        url = f"http://127.0.0.1:{self.metrics}/metrics"
+        return scrape.total(scrape.scrape(url), name)
 
     def events(self) -> list[dict[str, object]]:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
@@ -179,6 +183,41 @@ def test_what_is_malformed_is_refused_in_words(service: Service) -> None:
     assert service.ask("POST", post, b"AAAA", X_Way="est")[0] == 401
     assert service.ask("GET", post, X_Way="est")[0] == 405
     assert service.ask("GET", "/", X_Way="est")[0] == 404
+
+
+def test_one_that_ended_waits_for_an_operator_and_everybody_can_see_it(service: Service) -> None:
+    key, new = est.make_key(), est.make_key()
+    ended = open_desk(service.folder, leaf_days=0.001)  # it begins five minutes ago
+    token, _ = ended.token("ward-4")
+    old = ended.enrol("ward-4", token, est.make_request("ward-4", key), "10.0.0.4")
+    der = est.make_request("ward-4", new)
+    proof = {
+        "X_Way": "est",
+        "X_Renewal_Certificate": base64.b64encode(old).decode(),
+        "X_Renewal_Signature": base64.b64encode(est.prove(der, key)).decode(),
+    }
+    path = "/.well-known/est/simplereenroll"
+    for _ in range(2):
+        status, body, headers = service.ask("POST", path, est.to_body(der), **proof)
+        assert (status, body) == (202, b"")
+        assert int(headers["retry-after"]) > 0
+    assert service.metric("healthsync_est_pending") == 1
+    said = [one for one in service.events() if one["event"] == "awaiting-approval"]
+    assert said[-1]["edge"] == "ward-4"
+    service.desk.approve("ward-4", est.fingerprint(new.public_key()))
+    status, body, _ = service.ask("POST", path, est.to_body(der), **proof)
+    assert status == 200
+    assert service.ask("POST", path, est.to_body(der), **proof)[:2] == (200, body), "lost, again"
+    assert service.metric("healthsync_est_pending") == 0
+    leaf = est.read_certificates(body)[0]
+    issued = [one for one in service.events() if one["event"] == "issued"]
+    assert issued[-1]["edge"] == "ward-4"
+    assert issued[-1]["serial"] == f"{leaf.serial_number:x}"
+
+
+def test_the_life_of_the_issuing_authority_is_a_metric(service: Service) -> None:
+    left_s = service.metric("healthsync_est_issuing_expires_seconds")
+    assert 0 < authority.ISSUING_DAYS * 86_400 - left_s < 3_600
 
 
 def test_haproxy_alone_gets_through(service: Service) -> None:
