@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -125,10 +125,20 @@ class Gateways:
         return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
+class Trusted(Protocol):
+    """Whose gateways HAProxy lets in."""
+
+    @property
+    def ca(self) -> Path: ...
+
+    @property
+    def crl(self) -> Path: ...
+
+
 class Proxy:
     """A HAProxy of the cloud side, rendered from the role's template."""
 
-    def __init__(self, folder: Path, gateways: Gateways, **servers: int) -> None:
+    def __init__(self, folder: Path, gateways: Trusted, **servers: int) -> None:
         self.folder = folder
         services = Authority(folder, "services", datetime.now(UTC))
         self.services = services
