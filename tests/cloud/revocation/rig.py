@@ -170,13 +170,15 @@ class Proxy:
             port = servers.get(name)
             entry = {"name": f"{name}-1", "host": "127.0.0.1", "port": port}
             values[f"hs_{name}_servers"] = [] if port is None else [entry]
+        self.values = values
         self.config = template("haproxy", "cloud.cfg", values, folder / "haproxy.cfg")
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self, mode: str = "-db") -> Iterator[subprocess.Popen[bytes]]:
+        """Run it: ``-db`` as one process, ``-W`` with a master that reloads on SIGUSR2."""
         with (self.folder / "haproxy.log").open("ab") as log:
             process = subprocess.Popen(
-                ["/usr/sbin/haproxy", "-db", "-f", str(self.config)], stdout=log, stderr=log
+                ["/usr/sbin/haproxy", mode, "-f", str(self.config)], stdout=log, stderr=log
             )
         try:
             deadline = time.monotonic() + 20
@@ -184,7 +186,7 @@ class Proxy:
                 assert process.poll() is None, (self.folder / "haproxy.log").read_text()
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
-            yield
+            yield process
         finally:
             process.terminate()
             process.wait(20)

@@ -2,9 +2,12 @@
 
 import json
 import re
+import signal
 import socket
 import ssl
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 from cryptography import x509
 
 from cloud.revocation import haproxy
+from onebox.render import template
 from tests.cloud.revocation.rig import Gateways, Leaf, Proxy
 
 
@@ -252,3 +256,87 @@ def test_the_enrolment_port_needs_no_certificate_gives_no_identity_and_counts(
         assert wrong[0] == "404"
         assert wrong[-1] == "429", wrong
         assert " 429 " in _ask(proxy, None, proxy.est, "/.well-known/est/cacerts")
+
+
+def test_a_reload_loses_no_call_and_takes_the_list_on_disk(
+    tmp_path: Path, gateways: Gateways
+) -> None:
+    proxy = Proxy(tmp_path, gateways)
+    one, two = gateways.leaf("ward-1"), gateways.leaf("ward-2")
+    context = ssl.create_default_context(cafile=str(proxy.ca))
+    context.load_cert_chain(two.cert, two.key)
+    outcomes: list[bytes | str] = []
+    over = threading.Event()
+
+    def call_on_and_on() -> None:
+        while not over.is_set():
+            try:
+                with (
+                    socket.create_connection(("127.0.0.1", proxy.port), 5) as plain,
+                    context.wrap_socket(plain, server_hostname="localhost") as sock,
+                ):
+                    sock.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+                    outcomes.append(sock.recv(65536)[:12])
+            except OSError as error:
+                outcomes.append(type(error).__name__)
+
+    with proxy.running("-W") as master:
+        assert _in(proxy, one)
+        caller = threading.Thread(target=call_on_and_on)
+        caller.start()
+        try:
+            gateways.crl.write_bytes(gateways.lists(one.certificate.serial_number))
+            for _ in range(3):
+                _reload(proxy, master)
+        finally:
+            over.set()
+            caller.join(10)
+        assert "certificate revoked" in proxy.handshake(one)
+        assert _in(proxy, two)
+    assert len(outcomes) > 20
+    assert set(outcomes) == {b"HTTP/1.1 503"}, "no ingest is behind it; nothing else went wrong"
+
+
+def _reload(proxy: Proxy, master: subprocess.Popen[bytes]) -> None:
+    """Reload; a signal that comes while the master is at the one before is lost: send it again."""
+    before = _worker(proxy)
+    for _ in range(20):
+        master.send_signal(signal.SIGUSR2)
+        deadline = time.monotonic() + 1
+        while time.monotonic() < deadline:
+            if _worker(proxy) not in {before, ""}:
+                return
+            time.sleep(0.02)
+    raise AssertionError("no new worker after 20 signals")
+
+
+def _worker(proxy: Proxy) -> str:
+    """Return the process id of who answers on the runtime socket, "" while nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(5)
+        try:
+            sock.connect(str(proxy.socket))
+            sock.sendall(b"show info\n")
+            said = b""
+            while data := sock.recv(65536):
+                said += data
+        except OSError:
+            return ""
+    found = re.search(rb"(?m)^Pid: (\d+)", said)
+    return "" if found is None else found[1].decode()
+
+
+@pytest.mark.parametrize("without", ["hs_gateway_crl", "hs_est_servers"])
+def test_without_a_list_or_without_enrolment_the_template_holds(
+    tmp_path: Path, gateways: Gateways, without: str
+) -> None:
+    proxy = Proxy(tmp_path, gateways)
+    values = {name: value for name, value in proxy.values.items() if name != without}
+    config = template("haproxy", "cloud.cfg", values, tmp_path / "less.cfg")
+    done = subprocess.run(
+        ["/usr/sbin/haproxy", "-c", "-f", str(config)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    word = {"hs_gateway_crl": "crl-file", "hs_est_servers": "/.well-known/est"}[without]
+    assert word in proxy.config.read_text()
+    assert word not in config.read_text()
