@@ -135,7 +135,8 @@ class Desk:
                 and _numbers(last[3]) == {int(one.serial, 16) for one in entries}
             ):
                 return last[3]
-            number = 1 if last is None else last[0] + 1
+            # By the clock: a store restored from a copy must not begin below what was told before.
+            number = max(now_ms // 1000, 0 if last is None else last[0] + 1)
             made = self.issuing.lists(
                 [Revocation(int(one.serial, 16), _moment(one.revoked_ms or 0)) for one in entries],
                 number,

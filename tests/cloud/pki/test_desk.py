@@ -1,5 +1,6 @@
 """Who gets a certificate, who does not, and what a second asking gives."""
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -395,3 +396,25 @@ def test_one_that_leaves_the_list_does_not_hide_one_that_enters_it(counter: Coun
     counter.now += 1
     counter.desk.revoke("ward-2")  # the number of entries stays the same
     assert lists.check(counter.desk.lists(), among, before.numbers).serials == {two.serial_number}
+
+
+def test_a_store_restored_from_a_copy_gives_lists_that_are_newer_all_the_same(
+    counter: Counter,
+) -> None:
+    """Whoever pulls refuses a lower number; with a count, a restored store would be unheard."""
+    among = [counter.issuing.certificate, counter.issuing.root]
+    counter.desk.lists()
+    db = sqlite3.connect(counter.folder / "pki.db")
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    (counter.folder / "copy.db").write_bytes((counter.folder / "pki.db").read_bytes())
+    for _ in range(5):
+        counter.enrol()
+        counter.desk.revoke("ward-1")
+        counter.now += 1000
+        before = lists.check(counter.desk.lists(), among)
+    later = counter.now + desk.LIST_AGE_MS_MAX
+    restored = Desk(counter.issuing, Store(counter.folder / "copy.db"), lambda: later)
+    assert lists.check(restored.lists(), among, before.numbers).serials == frozenset()
+    counter.now -= DAY  # and a clock that went back does not make it lower
+    assert lists.check(counter.desk.lists(), among, before.numbers)
