@@ -1,5 +1,6 @@
 """A real HAProxy from the role's template: who is let in, and what it says of them."""
 
+import contextlib
 import json
 import re
 import signal
@@ -256,6 +257,23 @@ def test_the_enrolment_port_needs_no_certificate_gives_no_identity_and_counts(
         assert wrong[0] == "404"
         assert wrong[-1] == "429", wrong
         assert " 429 " in _ask(proxy, None, proxy.est, "/.well-known/est/cacerts")
+
+
+def test_idle_callers_of_the_enrolment_port_leave_the_uplink_its_connections(
+    tmp_path: Path, gateways: Gateways
+) -> None:
+    proxy = Proxy(tmp_path, gateways)
+    values = proxy.values | {"hs_haproxy_maxconn": 40, "hs_est_connections_max": 20}
+    template("haproxy", "cloud.cfg", values, proxy.config)
+    with proxy.running(), contextlib.ExitStack() as held:
+        for _ in range(60):
+            idle = held.enter_context(socket.socket())
+            idle.setblocking(False)  # past HAProxy's and the kernel's bound nobody answers
+            idle.connect_ex(("127.0.0.1", proxy.est))
+        time.sleep(0.3)  # HAProxy takes what it takes
+        began = time.monotonic()
+        assert _in(proxy, gateways.leaf("ward-1"))
+        assert time.monotonic() - began < 3, "it did not wait until idle ones were dropped"
 
 
 def test_a_reload_loses_no_call_and_takes_the_list_on_disk(
