@@ -34,7 +34,7 @@ faults: setup ## Power cuts at every sector, kills, 5,000 idle connections, 20,0
 	  HEALTHSYNC_DELAY_S=0.1 $(PYTHON) -m pytest tests/edge/test_power_cut.py \
 	  tests/edge/test_salvage.py tests/edge/test_salvage_pages.py tests/edge/test_hostile.py
 	HEALTHSYNC_SESSION_EXAMPLES=20000 $(PYTHON) -m pytest tests/session
-	HEALTHSYNC_LINK_KILLS=40 HEALTHSYNC_LINK_CUTS=120 HEALTHSYNC_KAFKA_AWAY_S=60 \
+	HEALTHSYNC_LINK_KILLS=40 HEALTHSYNC_LINK_CUTS=120 \
 	  $(PYTHON) -m pytest tests/system/test_uplink_faults.py
 
 fuzz: setup ## A million damaged inputs for each device protocol

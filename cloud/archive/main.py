@@ -18,6 +18,7 @@ from cloud.archive.config import ArchiveConfig
 from cloud.archive.envelope import parquet_keys
 from cloud.archive.errors import ArchiveDamaged
 from cloud.archive.store import Store
+from cloud.brokers import BrokerWatch
 from cloud.settings import Kafka, kafka_config
 from healthsync.runtime import config as config_
 from healthsync.runtime import metrics as metrics_
@@ -66,13 +67,19 @@ class ArchiveConsumer:
         self._log = log
         self._error = ""
         self._assigned: set[int] = set()
-        self._client = Consumer({**config, "error_cb": self._on_error})
+        self._watch = BrokerWatch()
+        self._client = Consumer({**config, **self._watch.config, "error_cb": self._on_error})
 
     def _on_error(self, error: KafkaError) -> None:
         self.fatal = self.fatal or bool(error.fatal())
         if error.name() != self._error:
             self._error = error.name()
             self._log.warning("kafka-error", code=error.name(), fatal=bool(error.fatal()))
+
+    @property
+    def deserted(self) -> bool:
+        """Return True when this client calls no broker any more (`cloud.brokers`)."""
+        return self._watch.deserted
 
     def subscribe(self, archiver: Archiver) -> None:
         """Join the group; partitions come and go through ``archiver``."""
@@ -181,7 +188,9 @@ def _loop(consumer: ArchiveConsumer, archiver: Archiver, stop: Stop, log: Log) -
             log.warning("kafka-exception", code=error.args[0].name())
             if error.args[0].fatal():
                 return Exit.RESTART
-        if consumer.fatal:
+        if consumer.deserted:
+            log.error("kafka-deserted")
+        if consumer.fatal or consumer.deserted:
             return Exit.RESTART
         now_s = time.monotonic()
         if now_s - last_lag >= LAG_S:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from cloud.brokers import BrokerWatch
 from vitals import topics
 
 Settings = Mapping[str, str | int | bool]
@@ -37,11 +38,12 @@ ASK_S: Final = 10.0
 RESTORE_S_MAX: Final = 60.0
 
 
-def consumer(base: Settings, identity: str) -> Any:
+def consumer(base: Settings, identity: str, watch: BrokerWatch) -> Any:
     """Return the consumer of ``samples``, not yet subscribed."""
     return Consumer(
         {
             **base,
+            **watch.config,
             "log_level": LOG_LEVEL,
             "group.id": GROUP,
             "client.id": identity,

@@ -26,6 +26,7 @@ from typing import Any, Final
 
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
+from cloud.brokers import BrokerWatch
 from cloud.detect import clients, metrics
 from cloud.detect.calls import (
     BACKOFF_S,
@@ -108,7 +109,8 @@ class Engine:
         self._lost = False
         self._lag_at = 0.0
         self._producer = clients.producer(base, identity)
-        self._consumer = clients.consumer(base, identity)
+        self._watch = BrokerWatch()
+        self._consumer = clients.consumer(base, identity, self._watch)
 
     @property
     def ready(self) -> bool:
@@ -243,6 +245,8 @@ class Engine:
         message = self._consumer.poll(timeout_s)
         if self._lost:
             raise Fenced("assignment-lost")
+        if self._watch.deserted:
+            raise Fenced("deserted")
         if message is None:
             return None
         error = message.error()

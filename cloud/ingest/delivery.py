@@ -19,6 +19,7 @@ from typing import Any, Final
 import trio
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from cloud.brokers import BrokerWatch
 from cloud.ingest import metrics
 from cloud.ingest.unpack import RECORD_BYTES_MAX, Batch, Record
 from cloud.settings import Kafka, kafka_config
@@ -129,7 +130,8 @@ class Delivery:
         self._log = log
         self._error_code = 0
         self._stop = threading.Event()
-        self._producer = make({**config, "error_cb": self._on_error})
+        self._watch = BrokerWatch()
+        self._producer = make({**config, **self._watch.config, "error_cb": self._on_error})
         self._thread = threading.Thread(target=self._poll, name="kafka-poll", daemon=True)
         self._thread.start()
 
@@ -137,6 +139,10 @@ class Delivery:
         while not self._stop.is_set():
             try:
                 self._producer.poll(POLL_S)
+                if self._watch.deserted:
+                    self._log.error("kafka-deserted")
+                    self._soon(self._fatal)
+                    return
             except KafkaException as error:
                 # A fatal error comes out of poll, not (only) through error_cb: this producer
                 # never delivers again, so the process must be started anew.

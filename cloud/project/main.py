@@ -5,6 +5,7 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaException
 
+from cloud.brokers import BrokerWatch
 from cloud.project import connect
 from cloud.project.batch import Batch
 from cloud.project.consume import Loop
@@ -37,8 +38,10 @@ def run(config: Path) -> int:
         Sealer(read_key(settings.keys.values), os.urandom),
         read_key(settings.keys.index),
     )
+    watch = BrokerWatch()
     consumer = Consumer(
         {
+            **watch.config,
             **kafka_config(settings.kafka),
             "group.id": GROUP,
             "client.id": GROUP,
@@ -66,6 +69,9 @@ def run(config: Path) -> int:
         fed_ms = 0
         while not stop:
             loop.step()
+            if watch.deserted:
+                log.error("kafka-deserted")
+                return Exit.RESTART
             if now_ms() - fed_ms >= WATCHDOG_EVERY_MS:
                 fed_ms = now_ms()
                 notify("WATCHDOG=1")

@@ -30,7 +30,7 @@ from vitals import limits, session
 pytestmark = pytest.mark.system
 
 KILLS = int(os.environ.get("HEALTHSYNC_LINK_KILLS", "5"))
-KAFKA_AWAY_S = float(os.environ.get("HEALTHSYNC_KAFKA_AWAY_S", "15"))
+KAFKA_AWAY_S = float(os.environ.get("HEALTHSYNC_KAFKA_AWAY_S", "60"))
 CUTS = int(os.environ.get("HEALTHSYNC_LINK_CUTS", "16"))
 """`make faults` asks for more of each, and for Kafka away for a minute."""
 

@@ -143,8 +143,8 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Any:
             def close(self) -> None:
                 pass
 
-        monkeypatch.setattr(clients, "consumer", lambda _base, _identity: kafka)
-        monkeypatch.setattr(clients, "producer", lambda _base, _identity: kafka)
+        monkeypatch.setattr(clients, "consumer", lambda _base, _identity, *_watch: kafka)
+        monkeypatch.setattr(clients, "producer", lambda _base, _identity, *_watch: kafka)
         monkeypatch.setattr(clients, "Restored", Restored)
         engine = Engine({}, "detect-0", ready(DEFAULT), Log("detect", lambda: 0, out))
         engine.start()

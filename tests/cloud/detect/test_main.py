@@ -6,6 +6,7 @@ import jinja2
 import msgspec
 import pytest
 
+from cloud.brokers import BrokerWatch
 from cloud.detect import clients
 from cloud.detect.config import Config
 from cloud.settings import Kafka, Metrics
@@ -57,7 +58,7 @@ def test_the_clients_have_the_settings_that_exactly_once_hangs_on() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clients, "Consumer", consumer)
         patch.setattr(clients, "Producer", producer)
-        clients.consumer({}, "detect-0")
+        clients.consumer({}, "detect-0", BrokerWatch())
         clients.producer({}, "detect-0")
     assert asked["consumer"]["isolation.level"] == "read_committed"
     assert asked["consumer"]["enable.auto.commit"] is False
