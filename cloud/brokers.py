@@ -1,7 +1,7 @@
 """Notices a Kafka client that calls nobody any more.
 
 Law: pure but for what it is told; whoever makes a client merges `BrokerWatch.config` into its
-settings, looks at `deserted` in its loop, and ends with exit 75 to be started anew.
+settings, calls `check` in its loop, and ends with exit 75 to be started anew.
 
 A broker that comes back from a pause of some 50 s (a frozen machine, a moved one) is fenced by its
 controller for a moment, and answers that the cluster has no brokers. librdkafka 2.10 and later
@@ -15,12 +15,18 @@ from typing import Any, Final
 
 import msgspec
 
+from vitals.errors import VitalsError
+
 LOOK_MS: Final = 5_000
 LOOKS: Final = 2
 """So many in a row: a client that is being made knows nobody for a moment."""
 
 ALONE_US_MIN: Final = 15_000_000
 """In INIT for this long. With a Kafka that is away it was 0.03 s at most (40 s watched)."""
+
+
+class Deserted(VitalsError):
+    """This client will never hear of Kafka again: the process has to be started anew."""
 
 
 class _Broker(msgspec.Struct):
@@ -61,10 +67,10 @@ class BrokerWatch:
         called = any(_is_called(broker) for broker in found.brokers.values())
         self._alone = self._alone + 1 if needs and not called else 0
 
-    @property
-    def deserted(self) -> bool:
-        """Return True when this client will never hear of Kafka again."""
-        return self._alone >= LOOKS
+    def check(self) -> None:
+        """Raise Deserted when this client will never hear of Kafka again."""
+        if self._alone >= LOOKS:
+            raise Deserted("the Kafka client calls no broker any more; starting anew")
 
 
 def _is_called(broker: _Broker) -> bool:

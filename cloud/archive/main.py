@@ -18,7 +18,7 @@ from cloud.archive.config import ArchiveConfig
 from cloud.archive.envelope import parquet_keys
 from cloud.archive.errors import ArchiveDamaged
 from cloud.archive.store import Store
-from cloud.brokers import BrokerWatch
+from cloud.brokers import BrokerWatch, Deserted
 from cloud.settings import Kafka, kafka_config
 from healthsync.runtime import config as config_
 from healthsync.runtime import metrics as metrics_
@@ -76,11 +76,6 @@ class ArchiveConsumer:
             self._error = error.name()
             self._log.warning("kafka-error", code=error.name(), fatal=bool(error.fatal()))
 
-    @property
-    def deserted(self) -> bool:
-        """Return True when this client calls no broker any more (`cloud.brokers`)."""
-        return self._watch.deserted
-
     def subscribe(self, archiver: Archiver) -> None:
         """Join the group; partitions come and go through ``archiver``."""
 
@@ -101,7 +96,8 @@ class ArchiveConsumer:
         )
 
     def poll(self, archiver: Archiver) -> None:
-        """Take what has come."""
+        """Take what has come; raise Deserted when nothing ever will."""
+        self._watch.check()
         for message in self._client.consume(BATCH_RECORDS, POLL_S):
             error = message.error()
             if error is None:
@@ -188,9 +184,10 @@ def _loop(consumer: ArchiveConsumer, archiver: Archiver, stop: Stop, log: Log) -
             log.warning("kafka-exception", code=error.args[0].name())
             if error.args[0].fatal():
                 return Exit.RESTART
-        if consumer.deserted:
-            log.error("kafka-deserted")
-        if consumer.fatal or consumer.deserted:
+        except Deserted as error:
+            log.crash("kafka-deserted", error)
+            return Exit.RESTART
+        if consumer.fatal:
             return Exit.RESTART
         now_s = time.monotonic()
         if now_s - last_lag >= LAG_S:

@@ -245,8 +245,7 @@ class Engine:
         message = self._consumer.poll(timeout_s)
         if self._lost:
             raise Fenced("assignment-lost")
-        if self._watch.deserted:
-            raise Fenced("deserted")
+        self._watch.check()
         if message is None:
             return None
         error = message.error()

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from cloud.brokers import Deserted
 from cloud.detect.calls import Fenced, Unreachable
 from cloud.detect.config import Config
 from cloud.detect.detectors import ready
@@ -41,7 +42,7 @@ def serve(engine: Engine, stop: Stop, log: Log) -> int:
                 announced = True
                 notify("READY=1")
                 log.info("ready")
-    except Fenced as error:
+    except (Fenced, Deserted) as error:
         log.crash("fenced", error)
         return Exit.RESTART
     except Unreachable as error:

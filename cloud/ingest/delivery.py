@@ -19,7 +19,7 @@ from typing import Any, Final
 import trio
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from cloud.brokers import BrokerWatch
+from cloud.brokers import BrokerWatch, Deserted
 from cloud.ingest import metrics
 from cloud.ingest.unpack import RECORD_BYTES_MAX, Batch, Record
 from cloud.settings import Kafka, kafka_config
@@ -139,10 +139,11 @@ class Delivery:
         while not self._stop.is_set():
             try:
                 self._producer.poll(POLL_S)
-                if self._watch.deserted:
-                    self._log.error("kafka-deserted")
-                    self._soon(self._fatal)
-                    return
+                self._watch.check()
+            except Deserted as error:
+                self._log.crash("kafka-deserted", error)
+                self._soon(self._fatal)
+                return
             except KafkaException as error:
                 # A fatal error comes out of poll, not (only) through error_cb: this producer
                 # never delivers again, so the process must be started anew.

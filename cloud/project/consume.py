@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 import redis
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
+from cloud.brokers import BrokerWatch
 from cloud.project.batch import Batch, Record
 from cloud.project.metrics import Metrics
 from cloud.project.writer import Written
@@ -61,6 +62,7 @@ class Loop:
     def __init__(
         self,
         consumer: Any,
+        watch: BrokerWatch,
         open_store: Callable[[], Store],
         new_batch: Callable[[], Batch],
         metrics: Metrics,
@@ -69,6 +71,7 @@ class Loop:
     ) -> None:
         """Take a confluent_kafka.Consumer, not yet subscribed; who made it closes it."""
         self._consumer = consumer
+        self._watch = watch
         self._open_store = open_store
         self._new_batch = new_batch
         self._metrics = metrics
@@ -106,7 +109,11 @@ class Loop:
         consumer.unassign()
 
     def step(self) -> None:
-        """Do one turn of the loop: at most POLL_S when idle, at most a backoff when Redis fails."""
+        """Do one turn of the loop: at most POLL_S when idle, at most a backoff when Redis fails.
+
+        Raises KafkaException or Deserted when the consumer will never work again.
+        """
+        self._watch.check()
         if not self._sought:
             self._seek()
             return

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaException
 
-from cloud.brokers import BrokerWatch
+from cloud.brokers import BrokerWatch, Deserted
 from cloud.project import connect
 from cloud.project.batch import Batch
 from cloud.project.consume import Loop
@@ -55,6 +55,7 @@ def run(config: Path) -> int:
     )
     loop = Loop(
         consumer,
+        watch,
         lambda: Writer(connect.once(settings.redis), seals, now_ms),
         lambda: Batch(seals.identity),
         Metrics(),
@@ -69,9 +70,6 @@ def run(config: Path) -> int:
         fed_ms = 0
         while not stop:
             loop.step()
-            if watch.deserted:
-                log.error("kafka-deserted")
-                return Exit.RESTART
             if now_ms() - fed_ms >= WATCHDOG_EVERY_MS:
                 fed_ms = now_ms()
                 notify("WATCHDOG=1")
@@ -79,7 +77,7 @@ def run(config: Path) -> int:
                 announced = True
                 notify("READY=1")
                 log.info("ready")
-    except KafkaException as error:
+    except (KafkaException, Deserted) as error:
         log.crash("kafka-fatal", error)
         return Exit.RESTART
     finally:

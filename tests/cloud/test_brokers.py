@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka import Consumer
 
 from cloud import brokers
-from cloud.brokers import ALONE_US_MIN, LOOKS, BrokerWatch
+from cloud.brokers import ALONE_US_MIN, LOOKS, BrokerWatch, Deserted
 from onebox import ports
 
 
@@ -32,9 +32,10 @@ def test_nobody_called_for_long_is_deserted(states: tuple[str, ...]) -> None:
     watch = BrokerWatch()
     for _ in range(LOOKS - 1):
         _told(watch, *states)
-    assert not watch.deserted
+    watch.check()
     _told(watch, *states)
-    assert watch.deserted
+    with pytest.raises(Deserted):
+        watch.check()
 
 
 @pytest.mark.parametrize("state", ["UP", "TRY_CONNECT", "SSL_HANDSHAKE", "DOWN"])
@@ -45,7 +46,7 @@ def test_one_that_is_connected_or_called_is_enough(state: str) -> None:
     _told(watch, "INIT", state)
     for _ in range(LOOKS - 1):
         _told(watch, "INIT", "INIT")
-    assert not watch.deserted
+    watch.check()
 
 
 def test_between_two_calls_and_with_a_coordinator_alone_nobody_is_deserted() -> None:
@@ -54,17 +55,18 @@ def test_between_two_calls_and_with_a_coordinator_alone_nobody_is_deserted() -> 
         _told(watch, "INIT", age_us=ALONE_US_MIN - 1)
     for _ in range(2 * LOOKS):
         _told(watch, "INIT", coordinator="UP")
-    assert not watch.deserted
+    watch.check()
 
 
 def test_an_idle_producer_needs_nobody() -> None:
     watch = BrokerWatch()
     for _ in range(2 * LOOKS):
         _told(watch, "INIT", kind="producer")
-    assert not watch.deserted
+    watch.check()
     for _ in range(LOOKS):
         _told(watch, "INIT", kind="producer", waiting=1)
-    assert watch.deserted
+    with pytest.raises(Deserted):
+        watch.check()
 
 
 def test_a_kafka_that_is_merely_away_deserts_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +97,7 @@ def test_a_kafka_that_is_merely_away_deserts_nobody(monkeypatch: pytest.MonkeyPa
         deadline = time.monotonic() + 20
         while len(told) < 60 and time.monotonic() < deadline:
             consumer.poll(0.05)
-            assert not watch.deserted
+            watch.check()
     finally:
         consumer.close()
     assert len(told) >= 60

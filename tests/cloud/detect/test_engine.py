@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
+from cloud.brokers import Deserted
 from cloud.detect import clients
 from cloud.detect.calls import Fenced, Unreachable
 from cloud.detect.detectors import ready
@@ -15,6 +16,7 @@ from cloud.detect.partition import Message
 from cloud.detect.policy import DEFAULT
 from cloud.records import encode
 from healthsync.runtime.log import Log
+from tests.cloud.deserted import deserted
 from tests.cloud.detect.records_of import T0, reading, record, subject_in
 
 PARTITION = 3
@@ -166,6 +168,13 @@ def run_dry(engine: Engine) -> None:
 
 def error(code: int, *, fatal: bool = False, retriable: bool = False, abort: bool = False) -> Any:
     return KafkaError(code, "on purpose", fatal, retriable, abort)
+
+
+def test_a_client_that_calls_no_broker_any_more_ends_the_engine(given: Any) -> None:
+    _, engine, _ = given(frames(1))
+    engine._watch = deserted()
+    with pytest.raises(Deserted):
+        engine.step()
 
 
 def test_one_transaction_holds_everything_and_idle_there_is_none(given: Any) -> None:

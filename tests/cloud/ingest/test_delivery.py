@@ -7,10 +7,12 @@ import pytest
 import trio
 from confluent_kafka import KafkaError, KafkaException
 
+from cloud.brokers import LOOKS
 from cloud.ingest.delivery import CROWDED_BYTES, Delivery, Parcel, producer_config
 from cloud.ingest.unpack import Batch, Record
 from cloud.settings import Kafka
 from healthsync.runtime.log import Log
+from tests.cloud.deserted import statistics
 from tests.cloud.ingest.frames import NOW
 
 
@@ -256,3 +258,15 @@ def test_the_producer_is_durable(option: str, value: object, tmp_path: Any) -> N
     assert config[option] == value
     assert 1 <= config["linger.ms"] <= 2
     assert config["security.protocol"] == "SSL"
+
+
+def test_a_client_that_calls_no_broker_any_more_is_fatal() -> None:
+    async def test(bench: Bench) -> None:
+        for _ in range(LOOKS):
+            bench.producer.config["stats_cb"](statistics("producer"))
+        with trio.fail_after(5):
+            while not bench.fatal:
+                await trio.sleep(0.01)
+        assert "kafka-deserted" in bench.log.getvalue()
+
+    with_bench(test)

@@ -4,15 +4,18 @@ import io
 from collections import deque
 from typing import Any
 
+import pytest
 import redis
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 from prometheus_client import CollectorRegistry
 
+from cloud.brokers import BrokerWatch, Deserted
 from cloud.project.batch import Batch
 from cloud.project.consume import Loop
 from cloud.project.metrics import Metrics
 from cloud.project.writer import Seals, Writer
 from healthsync.runtime.log import Log
+from tests.cloud.deserted import deserted
 from vitals.sealed import Sealer
 
 NOW = 1_790_000_000_000
@@ -86,7 +89,9 @@ class Consumer:
         return 0, self.end + 1
 
 
-def made(server: Any, consumer: Consumer) -> tuple[Loop, CollectorRegistry]:
+def made(
+    server: Any, consumer: Consumer, watch: BrokerWatch | None = None
+) -> tuple[Loop, CollectorRegistry]:
     def open_store() -> Writer:
         seals = Seals(Sealer(b"i" * 32, bytes), Sealer(b"v" * 32, bytes), b"x" * 32)
         return Writer(server.once(), seals, lambda: NOW)
@@ -94,6 +99,7 @@ def made(server: Any, consumer: Consumer) -> tuple[Loop, CollectorRegistry]:
     registry = CollectorRegistry()
     loop = Loop(
         consumer,
+        watch or BrokerWatch(),
         open_store,
         lambda: Batch(Sealer(b"i" * 32, bytes)),
         Metrics(registry),
@@ -114,6 +120,12 @@ def stored(server: Any) -> int:
 
 def turn(loop: Loop, times: int) -> None:
     for _ in range(times):
+        loop.step()
+
+
+def test_a_client_that_calls_no_broker_any_more_ends_the_loop(server: Any) -> None:
+    loop, _ = made(server, Consumer(end=9), deserted())
+    with pytest.raises(Deserted):
         loop.step()
 
 
