@@ -28,8 +28,9 @@ from edge.certificate_store import (
 )
 from edge.est import Declined, EstError, NotNow, Pending
 from edge.est_call import Answer, Server
-from edge.haproxy_socket import HaproxyError, HaproxySocket
+from edge.haproxy_socket import HaproxySocket
 from edge.renewal import REFUSED_S, State, View, due_ms, retry_s
+from healthsync.runtime.haproxy import HaproxyError
 from healthsync.runtime.log import Log
 from vitals.errors import ConfigError
 

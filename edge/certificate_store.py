@@ -30,6 +30,7 @@ from cryptography.x509.oid import NameOID
 from edge.certificate import serial_hex
 from edge.config import BUNDLE
 from edge.est import make_key, make_request, self_signed
+from healthsync.runtime import whole
 
 PREVIOUS: Final = "previous.pem"
 AUTHORITY: Final = "authority.json"
@@ -38,7 +39,7 @@ RENEW: Final = "renew.json"
 LOCK: Final = "lock"
 
 BUNDLE_BYTES_MAX: Final = 15 * 1024
-"""HAProxy's command buffer (tune.bufsize) is 16 KiB, the command and its name take some of it."""
+"""HAProxy takes 16 KiB at once (`healthsync.runtime.haproxy`), the command and its name with it."""
 
 LOCK_S_MAX: Final = 5.0
 """Whoever holds it makes two small writes."""
@@ -212,35 +213,26 @@ class CertificateStore:
     def _locked(self) -> Iterator[None]:
         handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, _MODE)
         try:
-            self._own(handle)
+            owner = self._owner()
+            if owner is not None:
+                os.fchown(handle, *owner)
             _lock(handle)
             yield
         finally:
             os.close(handle)
 
-    def _own(self, handle: int) -> None:
-        if os.geteuid() == 0:
-            folder = self.folder.stat()
-            os.fchown(handle, folder.st_uid, folder.st_gid)
+    def _owner(self) -> tuple[int, int] | None:
+        """Return whose a new file is to be: run by root, the folder's."""
+        if os.geteuid() != 0:
+            return None
+        folder = self.folder.stat()
+        return folder.st_uid, folder.st_gid
 
     def _write(self, name: str, data: bytes) -> None:
-        new = self.folder / f"{name}.new"
-        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _MODE)
-        with open(handle, "wb") as file:  # noqa: PTH123 - a descriptor, opened with its mode
-            os.fchmod(handle, _MODE)
-            self._own(handle)
-            file.write(data)
-            file.flush()
-            os.fsync(handle)
-        new.replace(self.folder / name)
-        self._sync()
+        whole.write(self.folder / name, data, mode=_MODE, owner=self._owner())
 
     def _sync(self) -> None:
-        handle = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        whole.sync_folder(self.folder)
 
     def _remove(self, name: str) -> None:
         (self.folder / name).unlink(missing_ok=True)

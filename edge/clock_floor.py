@@ -4,7 +4,6 @@ Law: reads and writes one small file; a value that is no time counts for nothing
 refuses is no reason to stop. The system's clock is never set from here.
 """
 
-import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Final
 
 from edge.certificate_store import CertificateStore
 from edge.config import Config
+from healthsync.runtime import whole
 
 FILE: Final = "clock"
 SAVE_S: Final = 600.0
@@ -37,14 +37,8 @@ def read(config: Config) -> int:
 
 def save(folder: Path, now_ms: int) -> bool:
     """Write the time; return False when the disk does not take it."""
-    new = folder / f"{FILE}.new"
     try:
-        with new.open("w", encoding="ascii") as file:
-            os.fchmod(file.fileno(), 0o640)
-            file.write(str(now_ms))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(folder / FILE)
+        whole.write(folder / FILE, str(now_ms).encode(), mode=0o640)
     except OSError:
         return False
     return True

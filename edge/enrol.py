@@ -30,10 +30,11 @@ from edge.certificate_store import (
 from edge.config import Config
 from edge.est import EstError, NotNow
 from edge.est_call import Server
-from edge.haproxy_socket import HaproxyError, HaproxySocket
+from edge.haproxy_socket import HaproxySocket
 from healthsync.runtime import clock
 from healthsync.runtime import config as files
 from healthsync.runtime.exits import Exit
+from healthsync.runtime.haproxy import HaproxyError
 from vitals.errors import ConfigError
 
 FILE_BYTES_MAX: Final = 64 * 1024

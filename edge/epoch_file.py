@@ -10,12 +10,12 @@ msgpack. A cut or damaged record costs itself alone: readers look for the next m
 
 import os
 import zlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from healthsync.runtime import whole
 from vitals.epoch import WrappedEpoch
 from vitals.errors import UNREADABLE
 
@@ -73,21 +73,19 @@ def add(path: Path, epoch: WrappedEpoch) -> bool:
     try:
         if path.exists() and path.stat().st_size > BYTES_MAX:
             _rewrite(path, read(path)[-KEPT:])
-        _write(path, [epoch], os.O_APPEND)
+        _append(path, epoch)
     except OSError:
         return False
     return True
 
 
-def _write(path: Path, epochs: Iterable[WrappedEpoch], how: int) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | how, MODE)
+def _append(path: Path, epoch: WrappedEpoch) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, MODE)
     with open(handle, "wb") as file:  # noqa: PTH123 - a descriptor, opened with its mode
-        file.write(b"".join(map(_record, epochs)))
+        file.write(_record(epoch))
         file.flush()
         os.fsync(handle)
 
 
 def _rewrite(path: Path, epochs: list[WrappedEpoch]) -> None:
-    new = path.with_name(path.name + ".new")
-    _write(new, epochs, os.O_TRUNC)
-    new.replace(path)
+    whole.write(path, b"".join(map(_record, epochs)), mode=MODE)

@@ -5,7 +5,6 @@ was kept; a file that does not verify is not used. Writes one file, whole or not
 """
 
 import base64
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -14,6 +13,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edge.pushed import NOTHING, Counts, Pushed, Trial, understand
+from healthsync.runtime import whole
 from healthsync.runtime.log import Log
 from vitals.errors import ConfigError, SettingsForged
 from vitals.session import Settings
@@ -123,18 +123,7 @@ class PushedKeeper:
             return _File()
 
     def _write(self) -> None:
-        new = self._path.with_suffix(".new")
-        with new.open("wb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(msgspec.json.encode(self._state))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        whole.write(self._path, msgspec.json.encode(self._state))
 
     # -- what comes -----------------------------------------------------------------------------
 

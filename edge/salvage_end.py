@@ -16,7 +16,8 @@ from edge.pages import Row
 from edge.spool import Spool
 from edge.spool_aside import pending
 from edge.spool_change import READINGS, REJECTS, Change, kind
-from edge.spool_schema import part, sync_folder
+from edge.spool_schema import part
+from healthsync.runtime import whole
 
 KEPT: Final = 2
 KEPT_BYTES: Final = 512 * 1024 * 1024
@@ -122,7 +123,7 @@ def _rename(aside: Path, word: str) -> None:
         if part(aside, suffix).exists():
             part(aside, suffix).rename(aside.with_name(name + suffix))
     part(aside, "-shm").unlink(missing_ok=True)
-    sync_folder(aside.parent)
+    whole.sync_folder(aside.parent)
 
 
 def tidy(path: Path) -> None:

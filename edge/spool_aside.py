@@ -11,7 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from edge.spool_schema import about, garbled, part, reader, sync_folder
+from edge.spool_schema import about, garbled, part, reader
+from healthsync.runtime import whole
 
 IDS_SPARE: Final = 1_000
 """Room for salvaged frames whose own id is damaged."""
@@ -49,7 +50,7 @@ def set_aside(path: Path, now_ms: int) -> Path:
     part(path, "-shm").unlink(missing_ok=True)  # an index of the journal, made anew by readers
     if not aside.exists():
         aside.touch()
-    sync_folder(path.parent)
+    whole.sync_folder(path.parent)
     return aside
 
 

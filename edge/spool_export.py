@@ -22,8 +22,9 @@ from zlib import crc32
 
 import msgspec
 
-from edge import pages, spool_schema
+from edge import pages
 from edge.remains import Remains
+from healthsync.runtime import whole
 from vitals import limits
 from vitals.epoch import WrappedEpoch
 from vitals.errors import UNREADABLE
@@ -67,7 +68,7 @@ def export(path: Path, to: Path, now_ms: int, keys_of: Path | None = None) -> Ex
                 written = _write(remains, file, now_ms)
                 file.flush()
                 os.fsync(handle)
-            spool_schema.sync_folder(to.parent)
+            whole.sync_folder(to.parent)
             if _count(to) != written[:3]:
                 raise ExportError(f"{to}: what was written does not read back; is the disk sound?")  # noqa: TRY301 - removed below
         except BaseException:

@@ -8,7 +8,6 @@ else (full, read-only, locked) is the disk's state and may pass.
 Sources: sqlite.org/pragma.html, sqlite.org/wal.html, sqlite.org/rescode.html.
 """
 
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -274,15 +273,6 @@ def about(db: sqlite3.Connection, name: str) -> int | None:
     """Return a number that the file says of itself, or None."""
     row = db.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
     return None if row is None else int(row[0])
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def epochs_path(path: Path) -> Path:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cloud.pki import authority
 from cloud.pki.folder import open_desk
 from onebox import ports
-from onebox.ca import Authority, Issued
+from onebox.ca import Authority, Issued, write_private
 from onebox.layout import RunDir
 from onebox.render import template
 from onebox.secrets import Secrets
@@ -67,7 +67,7 @@ class Values:
         self.gateway = self._gateway()
         self.crl = run.pki / "gateways.crl"
         if not self.crl.exists():
-            authority.write(self.crl, open_desk(self.gateways).lists())
+            write_private(self.crl, open_desk(self.gateways).lists())
         self.ca_file = self._services_ca.ca_file
         self.kms_key_id = self._kms_key_id()
         self.openssl = template(
@@ -81,9 +81,9 @@ class Values:
             desk, key = open_desk(self.gateways), ec.generate_private_key(ec.SECP256R1())
             leaf = desk.issue_directly(EDGE_ID, key.public_key())
             chain = authority.pem(leaf, desk.issuing.certificate)
-            authority.write(issued.key, authority.key_pem(key))
-            authority.write(issued.cert, chain)
-            authority.write(issued.bundle, authority.key_pem(key) + chain)
+            write_private(issued.key, authority.key_pem(key))
+            write_private(issued.cert, chain)
+            write_private(issued.bundle, authority.key_pem(key) + chain)
         return issued
 
     def _kms_key_id(self) -> str:

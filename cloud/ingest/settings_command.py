@@ -6,7 +6,6 @@ overwritten; ingest gets signed files alone. What a document means is the gatewa
 """
 
 import argparse
-import os
 import sys
 import tomllib
 from pathlib import Path
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from cloud.ingest import pushes
 from healthsync.runtime import config as files
+from healthsync.runtime import whole
 from healthsync.runtime.exits import Exit
 from vitals import settings
 from vitals.errors import ConfigError, SettingsForged
@@ -117,15 +117,8 @@ def _read(path: Path, bytes_max: int) -> bytes:
 
 def _write(path: Path, data: bytes, mode: int) -> None:
     """Write a file whole or not at all."""
-    new = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with new.open("wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
+        whole.write(path, data, mode=mode)
     except OSError as error:
-        new.unlink(missing_ok=True)
         raise ConfigError(f"{path}: cannot be written ({type(error).__name__})") from error

@@ -4,7 +4,6 @@ Law: pure but for `init` and `Issuing.load`, which write and read the folder; ti
 (aware, UTC). A private key is written 0600, whole or not at all, and never overwritten.
 """
 
-import os
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from healthsync.runtime import whole
 from vitals.errors import ConfigError
 
 ROOT_DAYS: Final = 20 * 365
@@ -181,13 +181,13 @@ def init(folder: Path, now: datetime, passphrase: bytes, title: str = "Health Sy
     )
     life = issuing.not_valid_after_utc - now
     sealed = BestAvailableEncryption(passphrase)
-    write(folder / "root" / "root.key", key_pem(root_key, sealed))
-    write(folder / "root" / "root.pem", pem(root), mode=0o644)
-    write(folder / "root.crl", _revocation_list(root, root_key, (), 1, now, life), mode=0o644)
-    write(folder / "issuing.pem", pem(issuing), mode=0o644)
-    write(folder / "ca.pem", pem(issuing, root), mode=0o644)
+    whole.write(folder / "root" / "root.key", key_pem(root_key, sealed))
+    whole.write(folder / "root" / "root.pem", pem(root), mode=0o644)
+    whole.write(folder / "root.crl", _revocation_list(root, root_key, (), 1, now, life), mode=0o644)
+    whole.write(folder / "issuing.pem", pem(issuing), mode=0o644)
+    whole.write(folder / "ca.pem", pem(issuing, root), mode=0o644)
     # Last: without it the folder holds no authority, and `init` says so.
-    write(folder / "issuing.key", key_pem(key))
+    whole.write(folder / "issuing.key", key_pem(key))
     return Issuing.load(folder)
 
 
@@ -202,14 +202,3 @@ _OPEN: Final = NoEncryption()
 def key_pem(key: Private, sealed: KeySerializationEncryption = _OPEN) -> bytes:
     """Return a private key as PEM."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, sealed)
-
-
-def write(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Write a file whole: after a power cut it is there with all of it, or not at all."""
-    new = path.with_name(path.name + ".new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    new.replace(path)

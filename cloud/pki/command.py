@@ -17,6 +17,7 @@ from cryptography import x509
 
 from cloud.pki import authority, desk
 from cloud.pki.folder import open_desk
+from healthsync.runtime import whole
 from healthsync.runtime.exits import Exit
 from vitals.errors import ConfigError
 
@@ -102,7 +103,7 @@ def _token(options: argparse.Namespace) -> int:
         f"expires = {until}",
         f'ca = """\n{server_ca.strip()}\n"""',
     ]
-    authority.write(file, ("\n".join(lines) + "\n").encode())
+    whole.write(file, ("\n".join(lines) + "\n").encode())
     print(f"{file}: for {options.name}, once, until {until}; keep it as a password")
     return Exit.OK
 
@@ -186,5 +187,5 @@ def _revoke(options: argparse.Namespace) -> int:
 
 
 def _crl(options: argparse.Namespace) -> int:
-    authority.write(options.out, open_desk(options.folder).lists(), mode=0o644)
+    whole.write(options.out, open_desk(options.folder).lists(), mode=0o644)
     return Exit.OK

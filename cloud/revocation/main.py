@@ -4,7 +4,6 @@ Ends on SIGTERM or SIGINT only. What cannot be had leaves what is there as it is
 """
 
 import http.client
-import os
 import ssl
 import time
 from collections.abc import Callable
@@ -14,20 +13,24 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge
 
-from cloud.revocation import haproxy, lists
+from cloud.revocation import lists
 from cloud.revocation.config import PullConfig, Source
 from cloud.revocation.lists import ListRefused, Lists
 from healthsync.runtime import config as config_
 from healthsync.runtime import metrics as metrics_
-from healthsync.runtime import tls
+from healthsync.runtime import tls, whole
 from healthsync.runtime.clock import now_ms
 from healthsync.runtime.exits import Exit
+from healthsync.runtime.haproxy import Runtime
 from healthsync.runtime.log import Log
 from healthsync.runtime.notify import notify, watchdog_interval_s
 from healthsync.runtime.stop import Stop
 from vitals.errors import ConfigError
 
 ANSWER_S_MAX: Final = 5.0
+BUFFER_BYTES: Final = 65_536
+"""``tune.bufsize`` in cloud.cfg.j2."""
+
 TICK_S: Final = 0.2
 AGAIN_S: Final = 5.0
 """After a round that failed."""
@@ -113,7 +116,7 @@ class Puller:
         return ""
 
     def _use(self, found: Lists) -> None:
-        write(self._settings.file, found.pem)
+        whole.write(self._settings.file, found.pem, mode=0o644)
         self.used, self._told = found, False
         self._log.info("crl", entries=len(found.serials), numbers=sorted(found.numbers.values()))
 
@@ -122,7 +125,8 @@ class Puller:
         if used is None or self._told or not settings.haproxy_socket:
             return ""
         try:
-            haproxy.replace_list(settings.haproxy_socket, settings.file, used.pem)
+            runtime = Runtime(settings.haproxy_socket, BUFFER_BYTES)
+            runtime.replace("crl-file", str(settings.file), used.pem)
         except OSError as error:
             IN_HAPROXY.set(0)
             return self._fail("haproxy", str(error) or type(error).__name__)
@@ -145,16 +149,6 @@ class Puller:
         if reason not in self._failing:
             self._log.warning("crl-failed", reason=reason, detail=detail[:200])
         return reason
-
-
-def write(path: Path, data: bytes) -> None:
-    """Replace a file whole, so that a power cut leaves the old one or the new one."""
-    new = path.with_suffix(path.suffix + ".new")
-    with new.open("wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    new.replace(path)
 
 
 def run(config: Path) -> int:

@@ -11,7 +11,8 @@ import jinja2
 
 from edge import est_call
 from edge.est import EstError
-from edge.haproxy_socket import HaproxyError, HaproxySocket
+from edge.haproxy_socket import HaproxySocket
+from healthsync.runtime.haproxy import HaproxyError
 from onebox import ports
 from tests.edge.est_server import Authority, pem
 from tests.edge.tty import ROOT

@@ -22,8 +22,9 @@ from edge.certificate_store import (
     bundle,
     make_placeholder,
 )
-from edge.haproxy_socket import HaproxyError, HaproxySocket
+from edge.haproxy_socket import HaproxySocket
 from edge.renewal import State, due_ms, retry_s
+from healthsync.runtime.haproxy import HaproxyError
 from healthsync.runtime.log import Log
 from onebox import ports
 from tests.edge import est_server

@@ -296,12 +296,12 @@ def test_what_cannot_be_written_is_not_used(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("edge.pushed_keeper.os.fsync", full)
+        patched.setattr("healthsync.runtime.whole.os.fsync", full)
         assert kept.offer(1) == ("refused", "cannot be kept (OSError)")
     assert (kept.ward, kept.keeper.version, Kept(tmp_path).ward) == (None, 0, None)
     assert kept.offer(1) == ("applied", "")
     with monkeypatch.context() as patched:
-        patched.setattr("edge.pushed_keeper.os.fsync", full)
+        patched.setattr("healthsync.runtime.whole.os.fsync", full)
         assert kept.keeper.watch(1000 + TRIAL_S) is None
     assert kept.keeper.on_trial
     assert kept.keeper.watch(1001 + TRIAL_S) == (1, "kept", "")

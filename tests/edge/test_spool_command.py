@@ -13,6 +13,7 @@ import pytest
 from edge import merge, remains, spool_command, spool_export, spool_read, spool_schema
 from edge.spool import open_spool
 from healthsync.cli import main
+from healthsync.runtime import whole
 from healthsync.runtime.exits import Exit
 from tests.edge.spooling import (
     NOW,
@@ -287,7 +288,7 @@ def test_an_export_that_does_not_read_back_is_removed(
     spool_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     to = tmp_path / "out"
-    monkeypatch.setattr(spool_schema, "sync_folder", lambda _: os.truncate(to, 400))
+    monkeypatch.setattr(whole, "sync_folder", lambda _: os.truncate(to, 400))
     with pytest.raises(spool_export.ExportError):
         spool_export.export(spool_path, to, NOW)
     assert not to.exists()

@@ -11,8 +11,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cloud.pki import authority
-from cloud.revocation import haproxy
 from edge import est
+from healthsync.runtime import whole
 from tests.cloud.pki.service import Service
 from tests.cloud.revocation.rig import Leaf, Proxy
 
@@ -70,7 +70,7 @@ class Front:
         chain = est.read_certificates(body)
         cert, key_file = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         cert.write_bytes(authority.pem(*chain))
-        authority.write(key_file, authority.key_pem(key))
+        whole.write(key_file, authority.key_pem(key))
         return Leaf(chain[0], cert, key_file)
 
 
@@ -103,7 +103,7 @@ def test_a_certificate_is_had_renewed_and_ended_by_revocation(front: Front) -> N
     assert (status, body[:20]) == (403, b"certificate-revoked:"), "the connection is still open"
     client.close()
     lists = front.service.desk.lists()
-    haproxy.replace_list(str(front.proxy.socket), front.files.crl, lists)
+    front.proxy.runtime().replace("crl-file", str(front.files.crl), lists)
     assert "certificate revoked" in front.proxy.handshake(one)
     assert "HTTP/1" in front.proxy.handshake(two)
 

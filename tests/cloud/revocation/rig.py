@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from cloud.revocation.main import BUFFER_BYTES
+from healthsync.runtime.haproxy import Runtime
 from onebox import ports
 from onebox.ca import Authority
 from onebox.render import template
@@ -172,6 +174,9 @@ class Proxy:
             values[f"hs_{name}_servers"] = [] if port is None else [entry]
         self.values = values
         self.config = template("haproxy", "cloud.cfg", values, folder / "haproxy.cfg")
+
+    def runtime(self) -> Runtime:
+        return Runtime(str(self.socket), BUFFER_BYTES)
 
     @contextlib.contextmanager
     def running(self, mode: str = "-db") -> Iterator[subprocess.Popen[bytes]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from cloud.revocation import haproxy
+from healthsync.runtime.haproxy import HaproxyError
 from onebox.render import template
 from tests.cloud.revocation.rig import Gateways, Leaf, Proxy
 
@@ -100,13 +100,13 @@ def test_a_list_takes_effect_without_a_reload_and_open_connections_stay(
             held.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
             assert held.recv(65536).startswith(b"HTTP/1.1 503")
             revoked = gateways.lists(one.certificate.serial_number)
-            haproxy.replace_list(str(proxy.socket), gateways.crl, revoked)
+            proxy.runtime().replace("crl-file", str(gateways.crl), revoked)
             assert "certificate revoked" in proxy.handshake(one)
             assert _in(proxy, two)
             held.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
             assert held.recv(65536).startswith(b"HTTP/1.1 503")
         overdue = gateways.lists(one.certificate.serial_number, hours=-1)
-        haproxy.replace_list(str(proxy.socket), gateways.crl, overdue)
+        proxy.runtime().replace("crl-file", str(gateways.crl), overdue)
         assert not _in(proxy, one)
         assert _in(proxy, two), "an overdue list must not lock out everybody"
 
@@ -133,7 +133,7 @@ def test_who_is_revoked_does_not_come_back_by_a_remembered_handshake(
         answer, remembered = ask(None)
         assert answer.startswith(b"HTTP/1")
         revoked = gateways.lists(one.certificate.serial_number)
-        haproxy.replace_list(str(proxy.socket), gateways.crl, revoked)
+        proxy.runtime().replace("crl-file", str(gateways.crl), revoked)
         with pytest.raises((ssl.SSLError, ConnectionError), match=r"revoked|reset"):
             ask(remembered)
 
@@ -178,24 +178,25 @@ def test_the_longest_list_that_the_socket_takes_is_taken(
 ) -> None:
     proxy = Proxy(tmp_path, gateways)
     one = gateways.leaf("ward-1")
-    room = haproxy.COMMAND_BYTES_MAX - len(haproxy.command(gateways.crl, b""))
+    runtime = proxy.runtime()
+    room = runtime.command_bytes_max - len(f"set ssl crl-file {gateways.crl} <<\n\n\n")
     serials = [one.certificate.serial_number]
     while len(gateways.lists(*serials)) < room - 700:
         serials += [x509.random_serial_number() for _ in range(10)]
     pem = gateways.lists(*serials)
     pem += b"-" * (room - len(pem))  # what is no PEM is passed over
-    assert len(haproxy.command(gateways.crl, pem)) == haproxy.COMMAND_BYTES_MAX
     with proxy.running():
-        haproxy.replace_list(str(proxy.socket), gateways.crl, pem)
+        runtime.replace("crl-file", str(gateways.crl), pem)
         assert "certificate revoked" in proxy.handshake(one)
-        with pytest.raises(haproxy.NotTaken, match="65001 bytes"):
-            haproxy.replace_list(str(proxy.socket), gateways.crl, pem + b"-")
-        with pytest.raises(haproxy.NotTaken, match="65001 bytes"):  # a longer path counts too
-            haproxy.replace_list(str(proxy.socket), Path(f"{gateways.crl}1"), pem)
-        with pytest.raises(haproxy.NotTaken):
-            haproxy.replace_list(str(proxy.socket), tmp_path / "unknown", gateways.lists())
-        with pytest.raises(haproxy.NotTaken):
-            haproxy.replace_list(str(proxy.socket), gateways.crl, b"nonsense\n")
+        over = f"{runtime.command_bytes_max + 1} bytes"
+        with pytest.raises(HaproxyError, match=over):
+            runtime.replace("crl-file", str(gateways.crl), pem + b"-")
+        with pytest.raises(HaproxyError, match=over):  # a longer path counts too
+            runtime.replace("crl-file", f"{gateways.crl}1", pem)
+        with pytest.raises(HaproxyError, match="not taken"):
+            runtime.replace("crl-file", str(tmp_path / "unknown"), gateways.lists())
+        with pytest.raises(HaproxyError, match="not"):
+            runtime.replace("crl-file", str(gateways.crl), b"nonsense\n")
         assert not _in(proxy, one), "what it would not take changed nothing"
 
 

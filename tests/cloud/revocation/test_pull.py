@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cloud.revocation import haproxy
+from cloud.revocation import main
 from cloud.revocation.config import PullConfig, Source
 from cloud.revocation.main import Puller
 from cloud.settings import Metrics
+from healthsync.runtime import whole
 from healthsync.runtime.log import Log
 from tests.cloud.revocation.rig import Gateways, Proxy
 from vitals.errors import ConfigError
@@ -89,7 +90,7 @@ def test_haproxy_is_told_and_told_again_when_it_was_away(tmp_path: Path) -> None
     before = rig.gateways.crl.read_bytes()
     rig.answer = rig.gateways.lists(one.certificate.serial_number)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cloud.revocation.main.write", lambda _path, _data: None)
+        patch.setattr(whole, "write", lambda *_args, **_more: None)
         puller.round()  # HAProxy is not there yet, and starts with the old file
     assert rig.gateways.crl.read_bytes() == before
     with proxy.running():
@@ -101,7 +102,7 @@ def test_haproxy_is_told_and_told_again_when_it_was_away(tmp_path: Path) -> None
 def test_a_list_too_long_for_haproxy_is_written_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(haproxy, "COMMAND_BYTES_MAX", 100)
+    monkeypatch.setattr(main, "BUFFER_BYTES", 600)
     rig = Rig(tmp_path, socket=str(tmp_path / "nobody"))
     puller = rig.puller()
     rig.answer = rig.gateways.lists(7)
