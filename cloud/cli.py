@@ -3,27 +3,34 @@
 import argparse
 import importlib
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
+
+
+class Service(NamedTuple):
+    """A word of the command line."""
+
+    text: str
+    module: str
+    """Has ``run(config)``."""
+
 
 SERVICES: Final = {
-    "ingest": "opens frames from gateways and writes them to Kafka",
-    "detect": "Kafka samples to FHIR and alerts, exactly once",
-    "project": "Kafka to Redis",
-    "archive": "Kafka to encrypted Parquet on S3",
-    "api": "FHIR R4 REST and the ward station",
-    "cloudwatch": "the services' metrics to CloudWatch",
-    "est": "enrolment and renewal of gateways' certificates",
-    "pull-crl": "the list of revoked gateways to HAProxy",
+    "ingest": Service("opens frames from gateways and writes them to Kafka", "cloud.ingest.main"),
+    "detect": Service("Kafka samples to FHIR and alerts, exactly once", "cloud.detect.main"),
+    "project": Service("Kafka to Redis", "cloud.project.main"),
+    "archive": Service("Kafka to encrypted Parquet on S3", "cloud.archive.main"),
+    "api": Service("FHIR R4 REST and the ward station", "cloud.api.main"),
+    "cloudwatch": Service("the services' metrics to CloudWatch", "cloud.cloudwatch.main"),
+    "est": Service("enrolment and renewal of gateways' certificates", "cloud.pki.main"),
+    "pull-crl": Service("the list of revoked gateways to HAProxy", "cloud.revocation.main"),
 }
-
-_FOLDERS: Final = {"est": "pki", "pull-crl": "revocation"}
 
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add one subcommand a service."""
     services = parser.add_subparsers(dest="service", required=True, metavar="SERVICE")
-    for name, text in SERVICES.items():
-        sub = services.add_parser(name, help=text, description=text)
+    for name, service in SERVICES.items():
+        sub = services.add_parser(name, help=service.text, description=service.text)
         sub.add_argument("--config", type=Path, required=True, metavar="FILE")
         sub.set_defaults(run=_run)
     from cloud.ingest import settings_command
@@ -36,5 +43,5 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    module = importlib.import_module(f"cloud.{_FOLDERS.get(options.service, options.service)}.main")
+    module = importlib.import_module(SERVICES[options.service].module)
     return int(module.run(options.config))

@@ -47,6 +47,16 @@ class Kms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of an endpoint whose certificate the system does not know; AWS's own needs none."""
 
 
+class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where to serve: TLS 1.3, only to HAProxy's client certificate."""
+
+    host: str
+    port: int
+    cert: Path
+    key: Path
+    client_ca: Path
+
+
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where Prometheus text is served on loopback."""
 

@@ -32,6 +32,7 @@ from edge.haproxy_socket import HaproxySocket
 from edge.renewal import REFUSED_S, State, View, due_ms, retry_s
 from healthsync.runtime.haproxy import HaproxyError
 from healthsync.runtime.log import Log
+from vitals import enrolment
 from vitals.errors import ConfigError
 
 LOOPBACK: Final = "127.0.0.1"
@@ -306,7 +307,7 @@ class CertificateKeeper:
         if ended:
             step = "no EST server is known here; ask for an enrolment file and enrol"
             raise Declined("authority-unknown", step)
-        answer = est_call.call(self._uplink, "GET", f"{est.PATH}cacerts", now_ms=0)
+        answer = est_call.call(self._uplink, "GET", f"{enrolment.PATH}cacerts", now_ms=0)
         est.outcome(answer.status, answer.retry_after, answer.body)
         found = est.read_certificates(answer.body)
         # It is the one that issued what we hold, or it is nobody.
@@ -329,7 +330,7 @@ class CertificateKeeper:
         return est_call.call(
             at,
             "POST",
-            f"{est.PATH}simplereenroll",
+            f"{enrolment.PATH}simplereenroll",
             (*est_call.PKCS10, *headers),
             est.to_body(attempt.der),
             now_ms=self._now_ms(),

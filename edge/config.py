@@ -5,7 +5,6 @@ key and the next step, before anything is opened.
 """
 
 import ipaddress
-import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -17,11 +16,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from edge.admission import Admission
 from healthsync.runtime import config as files
 from vitals import limits
+from vitals.enrolment import EDGE_NAME
 from vitals.errors import ConfigError
 from vitals.ports import BY_NAME
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-_EDGE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
 PUBLIC_KEY_BYTES: Final = 32
 BUNDLE: Final = "gateway.pem"
 """The file of the certificate's folder that HAProxy reads."""
@@ -134,7 +133,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 def load(path: Path) -> Config:
     """Return the checked configuration; raise ConfigError."""
     config = files.load(path, Config)
-    if not _EDGE_ID.fullmatch(config.edge_id):
+    if not EDGE_NAME.fullmatch(config.edge_id):
         raise ConfigError(f"{path}: edge_id must be letters, digits, dots and dashes, at most 63")
     if config.certificate.haproxy_socket and not config.certificate.folder:
         raise ConfigError(f"{path}: certificate.haproxy_socket without certificate.folder; name it")

@@ -35,6 +35,7 @@ from healthsync.runtime import clock
 from healthsync.runtime import config as files
 from healthsync.runtime.exits import Exit
 from healthsync.runtime.haproxy import HaproxyError
+from vitals.enrolment import PATH
 from vitals.errors import ConfigError
 
 FILE_BYTES_MAX: Final = 64 * 1024
@@ -133,7 +134,7 @@ def _enrol(config: Config, store: CertificateStore, file: Path) -> Held:
     basic = base64.b64encode(f"{enrolment.name}:{enrolment.token}".encode()).decode()
     headers = (*est_call.PKCS10, ("authorization", f"Basic {basic}"))
     body = est.to_body(attempt.der)
-    answer = est_call.call(at, "POST", f"{est.PATH}simpleenroll", headers, body, now_ms=now)
+    answer = est_call.call(at, "POST", f"{PATH}simpleenroll", headers, body, now_ms=now)
     est.outcome(answer.status, answer.retry_after, answer.body)
     key = attempt.private
     found = est.read_certificates(answer.body)
@@ -163,7 +164,7 @@ def _held(store: CertificateStore) -> Held | None:
 
 def _known(at: Server, now: int) -> Authority:
     """Ask a verified server for the authority that issues to gateways."""
-    answer = est_call.call(at, "GET", f"{est.PATH}cacerts", now_ms=now)
+    answer = est_call.call(at, "GET", f"{PATH}cacerts", now_ms=now)
     est.outcome(answer.status, answer.retry_after, answer.body)
     found = est.read_certificates(answer.body)
     if not any(est.self_signed(one) for one in found):

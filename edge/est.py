@@ -27,20 +27,14 @@ from cryptography.x509.verification import (
     VerificationError,
 )
 
+from vitals import enrolment
 from vitals.errors import VitalsError
-
-PATH: Final = "/.well-known/est/"
-BODY_BYTES_MAX: Final = 16 * 1024
-"""Of one request; a P-384 request in base64 is under 1 KiB."""
 
 CERTIFICATES_MAX: Final = 8
 """In one answer: leaf, issuing authorities, root."""
 
 CHAIN_MAX: Final = 4
 """Certificates below the root."""
-
-PROOF_MARK: Final = b"healthsync-renewal-1\n"
-"""What the old key signs begins with it, so that it signs nothing else."""
 
 CODE: Final = re.compile(rb"[a-z][a-z-]{1,39}")
 
@@ -115,8 +109,7 @@ def to_body(der: bytes) -> bytes:
 
 def prove(request: bytes, old: ec.EllipticCurvePrivateKey) -> bytes:
     """Return the old key's signature over a request in DER: who asks held the old certificate."""
-    said = PROOF_MARK + hashlib.sha256(request).digest()
-    return old.sign(said, ec.ECDSA(hashes.SHA256()))
+    return old.sign(enrolment.proof(hashlib.sha256(request).digest()), ec.ECDSA(hashes.SHA256()))
 
 
 def fingerprint(public: object) -> str:

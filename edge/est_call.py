@@ -16,8 +16,9 @@ import h11
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from edge.est import BODY_BYTES_MAX, NotNow, NotTrusted, ensure_not_ended
+from edge.est import NotNow, NotTrusted, ensure_not_ended
 from healthsync.runtime import tls
+from vitals.enrolment import BODY_BYTES_MAX
 from vitals.errors import ConfigError
 
 CALL_S_MAX: Final = 20.0

@@ -6,20 +6,17 @@ here, 0600, never in the repository.
 """
 
 import ipaddress
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from cloud.pki import certificates
+from cloud.pki.certificates import Issuer, Private, key_pem, pem
 
 DAYS: Final = 30
 _HOSTS: Final = (
@@ -34,28 +31,6 @@ def write_private(path: Path, data: bytes) -> None:
     temporary.touch(mode=0o600)
     temporary.write_bytes(data)
     temporary.replace(path)
-
-
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-
-
-def _usage(*, authority: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not authority,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=authority,
-        crl_sign=authority,
-        encipher_only=False,
-        decipher_only=False,
-    )
 
 
 class Authority:
@@ -75,34 +50,12 @@ class Authority:
             self._certificate = x509.load_pem_x509_certificate(self.ca_file.read_bytes())
             return
         self._key = ec.generate_private_key(ec.SECP256R1())
-        subject = _name(f"Health Sync one-box {name} CA")
-        self._certificate = (
-            self._builder(subject, subject, self._key.public_key())
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_usage(authority=True), critical=True)
-            .sign(self._key, hashes.SHA256())
+        itself = Issuer(certificates.named(f"Health Sync one-box {name} CA"), self._key)
+        self._certificate = certificates.authority(
+            itself.name, self._key.public_key(), itself, 0, now, DAYS
         )
-        write_private(key_file, _key_pem(self._key))
-        self.ca_file.write_bytes(self._certificate.public_bytes(Encoding.PEM))
-
-    def _builder(
-        self, subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey
-    ) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer)
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(self._now - timedelta(minutes=5))
-            .not_valid_after(self._now + timedelta(days=DAYS))
-            # OpenSSL's strict checks, which Python 3.13 makes by default, want both (RFC 5280).
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
-                critical=False,
-            )
-        )
+        write_private(key_file, key_pem(self._key))
+        self.ca_file.write_bytes(pem(self._certificate))
 
     def issue(self, common_name: str, *, server: bool) -> "Issued":
         """Return the certificate of ``common_name``, made on the first run."""
@@ -113,18 +66,16 @@ class Authority:
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
         if server:
             usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
-        builder = (
-            self._builder(_name(common_name), self._certificate.subject, key.public_key())
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(authority=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        certificate = certificates.leaf(
+            common_name,
+            key.public_key(),
+            Issuer(self._certificate.subject, self._key),
+            usages,
+            self._now,
+            DAYS,
+            _HOSTS if server else (),
         )
-        if server:
-            builder = builder.add_extension(x509.SubjectAlternativeName(_HOSTS), critical=False)
-        certificate = builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
-        write_private(issued.key, _key_pem(key))
-        issued.cert.write_bytes(certificate)
-        write_private(issued.bundle, _key_pem(key) + certificate)
+        issued.write(key, certificate)
         return issued
 
 
@@ -136,3 +87,9 @@ class Issued:
         self.cert = folder / f"{common_name}.pem"
         self.key = folder / f"{common_name}.key"
         self.bundle = folder / f"{common_name}.bundle.pem"
+
+    def write(self, key: Private, *chain: x509.Certificate) -> None:
+        """Write all three; ``chain``: the certificate and who issued it, if that is no root."""
+        write_private(self.key, key_pem(key))
+        self.cert.write_bytes(pem(*chain))
+        write_private(self.bundle, key_pem(key) + pem(*chain))

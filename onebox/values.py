@@ -80,10 +80,7 @@ class Values:
         if not issued.bundle.exists():
             desk, key = open_desk(self.gateways), ec.generate_private_key(ec.SECP256R1())
             leaf = desk.issue_directly(EDGE_ID, key.public_key())
-            chain = authority.pem(leaf, desk.issuing.certificate)
-            write_private(issued.key, authority.key_pem(key))
-            write_private(issued.cert, chain)
-            write_private(issued.bundle, authority.key_pem(key) + chain)
+            issued.write(key, leaf, desk.issuing.certificate)
         return issued
 
     def _kms_key_id(self) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import trio
 
-from cloud.api import server, service
+from cloud import https
+from cloud.api import service
 from cloud.api.app import build
 from cloud.api.feed import Feed
 from cloud.api.hub import Hub
@@ -96,7 +97,7 @@ def run(config: Path) -> int:
             nursery.start_soon(feed.run)
             nursery.start_soon(watchdog)
             async with trio.open_nursery() as serving:
-                await serving.start(server.run, app, settings.listen, until_stopped)
+                await serving.start(https.run, app, settings.listen, until_stopped)
                 log.info("ready")
                 notify("READY=1")
             nursery.cancel_scope.cancel()

@@ -7,16 +7,6 @@ import msgspec
 from cloud import settings
 
 
-class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where to serve: TLS 1.3, only to HAProxy's client certificate."""
-
-    host: str
-    port: int
-    cert: Path
-    key: Path
-    client_ca: Path
-
-
 class Jwt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Ed25519 in PEM: the public half checks every token, the private one signs sessions."""
 
@@ -38,7 +28,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     public_url: str
     """Scheme, host and port that clients see, without a path: ``https://vitals.example``."""
     users_file: Path
-    listen: Listen
+    listen: settings.Listen
     jwt: Jwt
     redis: settings.Redis
     s3: settings.S3

@@ -5,7 +5,6 @@ counted; what was not sent is kept up to `UNSENT_MAX` numbers and sent with the 
 """
 
 import http.client
-import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -22,10 +21,10 @@ from cloud.cloudwatch.select import Increases, Number
 from cloud.settings import read_credentials
 from healthsync.runtime import config as config_
 from healthsync.runtime import metrics as metrics_
+from healthsync.runtime import rounds
 from healthsync.runtime.clock import now_ms
 from healthsync.runtime.exits import Exit
 from healthsync.runtime.log import Log
-from healthsync.runtime.notify import notify, watchdog_interval_s
 from healthsync.runtime.stop import Stop
 
 # A page of ours is under 100 KB.
@@ -38,8 +37,6 @@ PUT_NUMBERS: Final = 500
 # About half an hour of seven services at 10 s.
 UNSENT_MAX: Final = 10_000
 
-# How often the loop looks whether to stop.
-TICK_S: Final = 0.2
 
 SENT = Counter("healthsync_cloudwatch_sent_total", "Numbers CloudWatch took")
 FAILURES = Counter("healthsync_cloudwatch_failures_total", "Calls CloudWatch did not take")
@@ -155,18 +152,12 @@ def run(config: Path) -> int:
     feed = Feed(settings.target, scrape, putter(settings.cloudwatch), log)
     metrics_.serve(settings.metrics.port)
     log.info("serving", targets=len(settings.target))
-    notify("READY=1")
-    watchdog_s, last_watchdog, next_round = watchdog_interval_s(), 0.0, 0.0
-    while not stop:
-        now_s = time.monotonic()
-        if now_s >= next_round:
-            next_round = now_s + settings.every_s
-            feed.gather(now_ms())
-            feed.send()
-        if watchdog_s is not None and now_s - last_watchdog >= watchdog_s:
-            last_watchdog = now_s
-            notify("WATCHDOG=1")
-        time.sleep(TICK_S)
-    notify("STOPPING=1")
+
+    def work() -> float:
+        feed.gather(now_ms())
+        feed.send()
+        return settings.every_s
+
+    rounds.run(stop, work)
     log.info("stopped", code=Exit.OK.value)
     return Exit.OK

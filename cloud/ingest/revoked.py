@@ -7,11 +7,9 @@ where HAProxy has not got the list yet.
 
 from pathlib import Path
 
-from cryptography import x509
-
+from cloud.revocation import lists
+from cloud.revocation.lists import ListRefused
 from healthsync.runtime.log import Log
-
-_END = b"-----END X509 CRL-----"
 
 
 def serial(text: bytes | str) -> int | None:
@@ -42,9 +40,8 @@ class Revoked:
             stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
             if stamp == self._stamp:
                 return
-            parts = [part + _END for part in self._file.read_bytes().split(_END)[:-1]]
-            read = [x509.load_pem_x509_crl(part.lstrip()) for part in parts]
-        except (OSError, ValueError) as error:
+            read = lists.parse(self._file.read_bytes())
+        except (OSError, ListRefused) as error:
             self._log.error("revocation-list-unreadable", error=type(error).__name__)
             return
         self._stamp = stamp

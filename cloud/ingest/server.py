@@ -7,7 +7,6 @@ The gateway's name is the header X-Edge-Id. It is believed because only a peer w
 certificate gets this far, and HAProxy sets the header from the certificate it verified.
 """
 
-import re
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -29,6 +28,7 @@ from cloud.ingest.unpack import Unpacker
 from healthsync.runtime import tls
 from healthsync.runtime.log import Log
 from vitals import limits
+from vitals.enrolment import EDGE_NAME
 
 PATH: Final = "/uplink"
 EDGE_HEADER: Final = b"x-edge-id"
@@ -53,9 +53,6 @@ REVOKED_CHECK_S: Final = 5.0
 # Sessions on one process; HAProxy balances over several.
 SESSIONS_MAX: Final = 2_000
 
-# A gateway's name becomes part of Kafka keys, whose separator it must not hold.
-_EDGE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
 
 def common_name(certificate: dict[str, Any] | None) -> str:
     """Return the subject's common name of `SSLSocket.getpeercert`'s answer, or ""."""
@@ -72,7 +69,7 @@ def edge_name(headers: list[tuple[bytes, bytes]]) -> str | None:
     if len(found) != 1:
         return None
     name = found[0].decode("ascii", "replace")
-    return name if _EDGE_NAME.fullmatch(name) else None
+    return name if EDGE_NAME.fullmatch(name) else None
 
 
 class Certificate(NamedTuple):

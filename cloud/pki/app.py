@@ -26,8 +26,8 @@ from cloud.pki import request as request_
 from cloud.pki.desk import Desk
 from cloud.pki.errors import Refused, Waiting
 from healthsync.runtime.log import Log
+from vitals import enrolment
 
-EST: Final = "/.well-known/est"
 CERTS: Final = "application/pkcs7-mime; smime-type=certs-only"
 BUSY_RETRY_S: Final = 5
 _CREDENTIALS_CHARS_MAX: Final = 1024
@@ -60,9 +60,9 @@ class App:
         """Return the application."""
         return Starlette(
             routes=[
-                Route(f"{EST}/cacerts", self._cacerts, methods=["GET"]),
-                Route(f"{EST}/simpleenroll", self._enrol, methods=["POST"]),
-                Route(f"{EST}/simplereenroll", self._renew, methods=["POST"]),
+                Route(f"{enrolment.PATH}cacerts", self._cacerts, methods=["GET"]),
+                Route(f"{enrolment.PATH}simpleenroll", self._enrol, methods=["POST"]),
+                Route(f"{enrolment.PATH}simplereenroll", self._renew, methods=["POST"]),
                 Route("/crl", self._crl, methods=["GET"]),
             ]
         )
@@ -112,7 +112,7 @@ class App:
             name, call = prepare(der)
             made = await self._ask(call)
         except _TooLarge:
-            return _text(413, f"too-large: at most {request_.BODY_BYTES_MAX} bytes")
+            return _text(413, f"too-large: at most {enrolment.BODY_BYTES_MAX} bytes")
         except Waiting as waiting:
             self._log.warning("awaiting-approval", edge=_shown(waiting.name))
             await self._count_pending()
@@ -150,14 +150,14 @@ class App:
 
 
 def _shown(name: str) -> str:
-    return name if request_.NAME.fullmatch(name) else ""
+    return name if enrolment.EDGE_NAME.fullmatch(name) else ""
 
 
 async def _body(request: Request) -> bytes:
     body = b""
     async for part in request.stream():
         body += part
-        if len(body) > request_.BODY_BYTES_MAX:
+        if len(body) > enrolment.BODY_BYTES_MAX:
             raise _TooLarge
     return body
 
@@ -170,7 +170,7 @@ def _credentials(request: Request) -> tuple[str, str]:
     except (ValueError, binascii.Error):
         decoded = ""
     name, colon, token = decoded.partition(":")
-    if kind.lower() != "basic" or not colon or not request_.NAME.fullmatch(name):
+    if kind.lower() != "basic" or not colon or not enrolment.EDGE_NAME.fullmatch(name):
         raise Refused("token-unknown", "send gateway name and token by HTTP Basic")
     return name, token
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from cryptography import x509
 
-from cloud.pki import authority, desk
+from cloud.pki import authority, certificates, desk
 from cloud.pki.folder import open_desk
 from healthsync.runtime import whole
 from healthsync.runtime.exits import Exit
@@ -114,7 +114,7 @@ def _certificates(path: Path) -> str:
         found = x509.load_pem_x509_certificates(path.read_bytes())
     except ValueError as error:
         raise ConfigError(f"{path}: no certificate in PEM; give who signs the EST port") from error
-    return authority.pem(*found).decode("ascii")
+    return certificates.pem(*found).decode("ascii")
 
 
 def _ensure_address(url: str) -> None:

@@ -5,10 +5,9 @@ from typing import Annotated
 
 import msgspec
 
-from cloud.api.settings import Listen
 from cloud.pki.authority import LEAF_DAYS
 from cloud.pki.desk import GRACE_DAYS
-from cloud.settings import Metrics
+from cloud.settings import Listen, Metrics
 
 
 class EstConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -18,10 +18,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cloud.pki import request
-from cloud.pki.authority import LEAF_DAYS, Issuing, Revocation
+from cloud.pki.authority import LEAF_DAYS, Issuing
+from cloud.pki.certificates import Revocation
 from cloud.pki.errors import Refused, Waiting
 from cloud.pki.request import Request
 from cloud.pki.store import Change, Issued, Store, Waiter
+from vitals import enrolment
 from vitals.errors import ConfigError
 
 TOKEN_BYTES: Final = 20
@@ -35,7 +37,6 @@ FAILURES_MS: Final = 15 * 60_000
 
 GRACE_DAYS: Final = 90.0
 PENDING_RETRY_S: Final = 60
-PROOF_MARK: Final = b"healthsync-renewal-1\n"
 
 LIST_AGE_MS_MAX: Final = 3_600_000
 ISSUED_DAY_MAX: Final = 100
@@ -75,7 +76,7 @@ class Desk:
 
     def token(self, name: str, hours: float = TOKEN_HOURS) -> tuple[str, datetime]:
         """Return a new one-time token for a gateway and when it ends; raise ConfigError."""
-        if not request.NAME.fullmatch(name):
+        if not enrolment.EDGE_NAME.fullmatch(name):
             raise ConfigError(f"{name!r:.80} is no gateway's name: letters, digits, . _ -")
         if not 1 <= hours <= TOKEN_HOURS_MAX:
             raise ConfigError(f"a token lasts 1 to {TOKEN_HOURS_MAX:.0f} hours")
@@ -288,7 +289,7 @@ def _ensure_proof(old: Issued, signature: bytes, asked: Request) -> None:
     if not isinstance(public, ec.EllipticCurvePublicKey):
         raise Refused("proof-wrong", step)
     try:
-        public.verify(signature, PROOF_MARK + asked.digest, ec.ECDSA(hashes.SHA256()))
+        public.verify(signature, enrolment.proof(asked.digest), ec.ECDSA(hashes.SHA256()))
     except InvalidSignature as error:
         raise Refused("proof-wrong", step) from error
 

@@ -10,7 +10,7 @@ from typing import Final
 import trio
 from prometheus_client import Gauge
 
-from cloud.api import server
+from cloud import https
 from cloud.pki.app import App
 from cloud.pki.config import EstConfig
 from cloud.pki.folder import open_desk
@@ -51,12 +51,12 @@ def run(config: Path) -> int:
 
     async def serve() -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(server.run, app, settings.listen, until_stopped)
+            await nursery.start(https.run, app, settings.listen, until_stopped)
             log.info("serving", port=settings.listen.port)
             notify("READY=1")
             nursery.start_soon(watchdog)
             await until_stopped()
-            nursery.cancel_scope.deadline = trio.current_time() + server.GRACE_S + 1
+            nursery.cancel_scope.deadline = trio.current_time() + https.GRACE_S + 1
 
     outcome = Exit.OK
     try:

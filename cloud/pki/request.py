@@ -3,7 +3,6 @@
 import base64
 import binascii
 import hashlib
-import re
 from typing import Final, NamedTuple
 
 from cryptography import x509
@@ -13,12 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from cloud.pki.errors import Refused
-
-BODY_BYTES_MAX: Final = 16 * 1024
-"""A P-384 request in base64 is under 1 KiB."""
-
-# Becomes part of Kafka keys (cloud/ingest/server.py).
-NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+from vitals.enrolment import EDGE_NAME
 
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1)
 
@@ -56,7 +50,7 @@ def read(der: bytes) -> Request:
     if not sound:
         raise Refused("csr-signature", "sign the request with its own key")
     name = str(names[0].value) if len(names) == 1 else ""
-    if not NAME.fullmatch(name):
+    if not EDGE_NAME.fullmatch(name):
         raise Refused("csr-name", "give one common name: the gateway's")
     spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return Request(name, public, hashlib.sha256(der).digest(), hashlib.sha256(spki).hexdigest())

@@ -5,7 +5,6 @@ Ends on SIGTERM or SIGINT only. What cannot be had leaves what is there as it is
 
 import http.client
 import ssl
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +17,11 @@ from cloud.revocation.config import PullConfig, Source
 from cloud.revocation.lists import ListRefused, Lists
 from healthsync.runtime import config as config_
 from healthsync.runtime import metrics as metrics_
-from healthsync.runtime import tls, whole
+from healthsync.runtime import rounds, tls, whole
 from healthsync.runtime.clock import now_ms
 from healthsync.runtime.exits import Exit
 from healthsync.runtime.haproxy import Runtime
 from healthsync.runtime.log import Log
-from healthsync.runtime.notify import notify, watchdog_interval_s
 from healthsync.runtime.stop import Stop
 from vitals.errors import ConfigError
 
@@ -31,7 +29,6 @@ ANSWER_S_MAX: Final = 5.0
 BUFFER_BYTES: Final = 65_536
 """``tune.bufsize`` in cloud.cfg.j2."""
 
-TICK_S: Final = 0.2
 AGAIN_S: Final = 5.0
 """After a round that failed."""
 
@@ -159,17 +156,10 @@ def run(config: Path) -> int:
     puller = Puller(settings, lambda: fetch(settings.source), lambda: datetime.now(UTC), log)
     metrics_.serve(settings.metrics.port)
     log.info("serving", every_s=settings.every_s)
-    notify("READY=1")
-    watchdog_s, last_watchdog, next_round = watchdog_interval_s(), 0.0, 0.0
-    while not stop:
-        now_s = time.monotonic()
-        if now_s >= next_round:
-            went_well = puller.round()
-            next_round = now_s + (settings.every_s if went_well else min(settings.every_s, AGAIN_S))
-        if watchdog_s is not None and now_s - last_watchdog >= watchdog_s:
-            last_watchdog = now_s
-            notify("WATCHDOG=1")
-        time.sleep(TICK_S)
-    notify("STOPPING=1")
+
+    def work() -> float:
+        return settings.every_s if puller.round() else min(settings.every_s, AGAIN_S)
+
+    rounds.run(stop, work)
     log.info("stopped", code=Exit.OK.value)
     return Exit.OK

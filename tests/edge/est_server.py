@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from edge.est import PROOF_MARK
+from vitals.enrolment import PROOF_MARK
 
 TOKEN = "a-token-that-is-used-once"
 DAY = timedelta(days=1)

@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 
 from onebox import ports
+from onebox.layout import RunDir
 from onebox.render import template
+from onebox.values import Values
 from tests.system.box import HEALTHSYNC, ROOT, Box, until
+from vitals.ports import PORTS
 
 pytestmark = pytest.mark.system
 
@@ -31,48 +34,27 @@ class Second:
         self.state = folder / "state"
         for made in (self.certificates, self.state):
             made.mkdir(mode=0o700)
-        names = ("line", "mllp", "line-tls", "mllp-tls", "line-proxy", "mllp-proxy", "local")
-        self.ports = dict(zip((*names, "metrics", "stats"), ports.free(9), strict=True))
-        known = json.loads((box.run_dir / "config" / "ports.json").read_text())
-        pki = box.run_dir / "pki"
+        own = (*(port.name for port in PORTS if port.side == "edge"),)
+        self.ports = dict(zip(own, ports.free(len(own)), strict=True))
+        first = Values(RunDir(box.run_dir))
+        self.est = first.ports["est"]
+        first.ports.update(self.ports)
+        socket = folder / "haproxy.sock"
         values: dict[str, Any] = {
+            **first.haproxy_values("edge"),
+            **first.edge_values(),
             "hs_edge_id": NAME,
-            "hs_edge_listen_host": "127.0.0.1",
-            "hs_edge_line_port": self.ports["line"],
-            "hs_edge_mllp_port": self.ports["mllp"],
-            "hs_edge_line_tls_port": self.ports["line-tls"],
-            "hs_edge_mllp_tls_port": self.ports["mllp-tls"],
-            "hs_edge_line_proxy_port": self.ports["line-proxy"],
-            "hs_edge_mllp_proxy_port": self.ports["mllp-proxy"],
-            "hs_edge_uplink_port": self.ports["local"],
             "hs_edge_state_dir": self.state,
-            "hs_edge_site_zone": "Etc/UTC",
             "hs_edge_ward": "W2",
-            "hs_hpke_public": box.run_dir / "keys" / "hpke.public",
-            "hs_metrics_port": self.ports["metrics"],
             "hs_edge_certificate_folder": self.certificates,
-            "hs_edge_certificate_haproxy_socket": folder / "haproxy.sock",
-            "hs_haproxy_maxconn": 200,
-            "hs_haproxy_threads": 1,
-            "hs_haproxy_user": "",
-            "hs_haproxy_socket": folder / "haproxy.sock",
-            "hs_haproxy_stats_port": self.ports["stats"],
-            "hs_service_ca": pki / "services-ca.pem",
+            "hs_edge_certificate_haproxy_socket": socket,
+            "hs_haproxy_socket": socket,
             "hs_gateway_crt": self.certificates / "gateway.pem",
-            "hs_device_crt": pki / "haproxy-server.bundle.pem",
-            "hs_cloud_servers": [
-                {
-                    "name": "cloud-1",
-                    "host": "127.0.0.1",
-                    "port": known["uplink"],
-                    "tls_name": "localhost",
-                }
-            ],
         }
+        del values["hs_edge_settings_key"]
         self.config = template("healthsync_edge", "edge.toml", values, folder / "edge.toml")
         self.proxy = template("haproxy", "edge.cfg", values, folder / "haproxy.cfg")
         self.log = folder / "edge.log"
-        self.est = known["est"]
         self.env = {
             "PATH": os.environ["PATH"],
             "OPENSSL_CONF": str(box.run_dir / "config" / "healthsync-openssl.cnf"),

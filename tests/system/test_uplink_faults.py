@@ -20,7 +20,7 @@ import trio_websocket
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from cloud.pki import authority
+from cloud.pki import certificates
 from cloud.pki.folder import open_desk
 from tests.cloud.ingest.frames import Edge
 from tests.system.box import HEALTHSYNC, ROOT, Box, until
@@ -237,7 +237,7 @@ def test_the_link_is_cut_at_every_point_of_a_session(box: Box, tmp_path: Path) -
     second = Second(box, tmp_path)
     done = second.edge("enrol", "--file", str(second.enrolment_file()))
     assert done.returncode == 0, done.stderr + done.stdout
-    local = second.ports["local"]
+    local = second.ports["uplink-local"]
     free = second.ports["mllp-tls"]  # its HAProxy moves here; the cutter takes its place
     text = second.proxy.read_text()
     text = text.replace(f"bind 127.0.0.1:{local}", f"bind 127.0.0.1:{free}", 1)
@@ -274,8 +274,8 @@ class Hostile:
         desk, key = open_desk(pki / "gateways"), ec.generate_private_key(ec.SECP256R1())
         leaf = desk.issue_directly(HOSTILE, key.public_key())
         cert, key_file = folder / "hostile.pem", folder / "hostile.key"
-        cert.write_bytes(authority.pem(leaf, desk.issuing.certificate))
-        key_file.write_bytes(authority.key_pem(key))
+        cert.write_bytes(certificates.pem(leaf, desk.issuing.certificate))
+        key_file.write_bytes(certificates.key_pem(key))
         self.context = ssl.create_default_context(cafile=str(pki / "services-ca.pem"))
         self.context.load_cert_chain(cert, key_file)
         raw = (box.run_dir / "keys" / "hpke.private").read_bytes()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from cloud.pki import authority
+from cloud.pki import certificates
 from edge import est
 from healthsync.runtime import whole
 from tests.cloud.pki.service import Service
@@ -69,8 +69,8 @@ class Front:
         assert status == 200, body
         chain = est.read_certificates(body)
         cert, key_file = self.folder / f"{name}.pem", self.folder / f"{name}.key"
-        cert.write_bytes(authority.pem(*chain))
-        whole.write(key_file, authority.key_pem(key))
+        cert.write_bytes(certificates.pem(*chain))
+        whole.write(key_file, certificates.key_pem(key))
         return Leaf(chain[0], cert, key_file)
 
 

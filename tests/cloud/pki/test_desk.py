@@ -17,10 +17,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cloud.pki import authority, desk
 from cloud.pki.authority import Issuing
 from cloud.pki.desk import Desk
-from cloud.pki.errors import Refused, Waiting
+from cloud.pki.errors import STATUS, Refused, Waiting
 from cloud.pki.store import Store
 from cloud.revocation import lists
 from edge import est
+from vitals import enrolment
 from vitals.errors import ConfigError
 
 NOW = 1_795_428_000_000
@@ -60,6 +61,10 @@ def refused(code: str, call: Callable[[], object]) -> Refused:
 
 def serial(certificate: x509.Certificate) -> str:
     return f"{certificate.serial_number:X}"
+
+
+def test_both_sides_know_the_same_codes() -> None:
+    assert set(STATUS) | {"token-refused"} == set(est.NEXT) == enrolment.CODES
 
 
 # -- what is issued ---------------------------------------------------------------------------

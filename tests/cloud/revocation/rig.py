@@ -9,22 +9,16 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from cloud.pki import certificates
+from cloud.pki.certificates import Issuer, Revocation, key_pem, pem
 from cloud.revocation.main import BUFFER_BYTES
 from healthsync.runtime.haproxy import Runtime
 from onebox import ports
 from onebox.ca import Authority
 from onebox.render import template
-
-Key = ec.EllipticCurvePrivateKey
-
-
-def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
 class Leaf(NamedTuple):
@@ -41,90 +35,39 @@ class Gateways:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.now = datetime.now(UTC).replace(microsecond=0)
-        self.root_key = ec.generate_private_key(ec.SECP384R1())
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.root = self._sign("root", self.root_key.public_key(), "root", self.root_key, ca=True)
-        self.issuing = self._sign("issuing", self.key.public_key(), "root", self.root_key, ca=True)
-        self.ca = folder / "gateways-ca.pem"
-        self.ca.write_bytes(
-            self.issuing.public_bytes(Encoding.PEM) + self.root.public_bytes(Encoding.PEM)
+        self._began = self.now - timedelta(days=2)
+        self._root = Issuer(certificates.named("root"), ec.generate_private_key(ec.SECP384R1()))
+        self._by = Issuer(certificates.named("issuing"), ec.generate_private_key(ec.SECP256R1()))
+        root, self._issuing = (
+            certificates.authority(one.name, one.key.public_key(), self._root, 1, self._began, 30)
+            for one in (self._root, self._by)
         )
-        self.number = 0
+        self.ca = folder / "gateways-ca.pem"
+        self.ca.write_bytes(pem(self._issuing, root))
+        self._number = 0
         self.crl = folder / "gateways.crl"
         self.crl.write_bytes(self.lists())
 
-    def _sign(
-        self,
-        subject: str,
-        public: ec.EllipticCurvePublicKey,
-        issuer: str,
-        key: Key,
-        *,
-        ca: bool,
-        days: float = 30,
-    ) -> x509.Certificate:
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(_name(subject))
-            .issuer_name(_name(issuer))
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(self.now - timedelta(days=2))
-            .not_valid_after(self.now + timedelta(days=days))
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()),
-                critical=False,
-            )
-            .add_extension(
-                x509.KeyUsage(not ca, False, False, False, False, ca, ca, False, False),
-                critical=True,
-            )
-        )
-        if not ca:
-            usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
-            builder = builder.add_extension(usage, critical=False)
-        return builder.sign(key, hashes.SHA256())
-
-    def leaf(self, name: str, days: float = 30) -> Leaf:
+    def leaf(self, name: str, days: float = 20) -> Leaf:
+        """Return a certificate that ends in ``days``, perhaps before now."""
         key = ec.generate_private_key(ec.SECP256R1())
-        made = self._sign(name, key.public_key(), "issuing", self.key, ca=False, days=days)
+        usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
+        public = key.public_key()
+        made = certificates.leaf(name, public, self._by, usages, self._began, 2 + days)
         stem = f"{name}-{made.serial_number:x}"
         cert, key_file = self.folder / f"{stem}.pem", self.folder / f"{stem}.key"
-        cert.write_bytes(made.public_bytes(Encoding.PEM) + self.issuing.public_bytes(Encoding.PEM))
-        key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        cert.write_bytes(pem(made, self._issuing))
+        key_file.write_bytes(key_pem(key))
         return Leaf(made, cert, key_file)
 
     def lists(self, *serials: int, hours: float = 24, number: int | None = None) -> bytes:
-        """Return the issuing authority's list and the root's, PEM."""
-        self.number = self.number + 1 if number is None else number
-        return self._list("issuing", self.key, serials, self.number, hours) + self._list(
-            "root", self.root_key, (), 1, 24 * 365
-        )
-
-    def _list(
-        self, issuer: str, key: Key, serials: tuple[int, ...], number: int, hours: float
-    ) -> bytes:
-        builder = (
-            x509.CertificateRevocationListBuilder()
-            .issuer_name(_name(issuer))
-            .last_update(self.now - timedelta(hours=30))
-            .next_update(self.now + timedelta(hours=hours))
-            .add_extension(x509.CRLNumber(number), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()),
-                critical=False,
-            )
-        )
-        for serial in serials:
-            builder = builder.add_revoked_certificate(
-                x509.RevokedCertificateBuilder()
-                .serial_number(serial)
-                .revocation_date(self.now)
-                .build()
-            )
-        return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+        """Return the issuing authority's list, due in ``hours``, and the root's, PEM."""
+        self._number = self._number + 1 if number is None else number
+        began, life = self._began, timedelta(days=2, hours=hours)
+        entries = [Revocation(serial, self.now) for serial in serials]
+        mine = certificates.revocation_list(self._by, entries, self._number, began, life)
+        year = timedelta(days=365)
+        return mine + certificates.revocation_list(self._root, (), 1, began, year)
 
 
 class Trusted(Protocol):

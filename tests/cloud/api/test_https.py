@@ -11,19 +11,19 @@ import pytest
 import trio
 import trio.lowlevel
 
-from cloud.api import server
-from cloud.api.settings import Listen
+from cloud import https
 from cloud.records import LiveUpdate
+from cloud.settings import Listen
 from tests.healthsync.certs import Authority
 
 
 @pytest.fixture
 def listen(tmp_path: Path) -> Listen:
     authority = Authority(tmp_path, "authority")
-    for name in ("api", server.PEER, "detect"):
+    for name in ("api", https.PEER, "detect"):
         authority.issue(name)
     (tmp_path / "strange").mkdir()
-    Authority(tmp_path / "strange", "stranger").issue(server.PEER)
+    Authority(tmp_path / "strange", "stranger").issue(https.PEER)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -51,7 +51,7 @@ def serve(ward: Any, listen: Listen, script: Any) -> None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(ward.hub.run)
                 async with trio.open_nursery() as serving:
-                    await serving.start(server.run, ward.app, listen, stop.wait)
+                    await serving.start(https.run, ward.app, listen, stop.wait)
                     await script(f"https://localhost:{listen.port}")
                     ward.hub.close()
                     stop.set()
@@ -61,18 +61,18 @@ def serve(ward: Any, listen: Listen, script: Any) -> None:
 
 
 def test_only_haproxys_certificate_gets_in(ward: Any, listen: Listen) -> None:
-    old = client(listen, server.PEER)
+    old = client(listen, https.PEER)
     old.maximum_version = ssl.TLSVersion.TLSv1_2
 
     async def script(base: str) -> None:
-        async with httpx.AsyncClient(verify=client(listen, server.PEER)) as right:
+        async with httpx.AsyncClient(verify=client(listen, https.PEER)) as right:
             answer = await right.get(f"{base}/fhir/metadata")
             assert answer.status_code == 200
             assert "server" not in answer.headers
         for context in (
             client(listen, None),
             client(listen, "detect"),
-            client(listen, server.PEER, "strange"),
+            client(listen, https.PEER, "strange"),
             old,
         ):
             async with httpx.AsyncClient(verify=context) as wrong:
@@ -91,7 +91,7 @@ def test_a_stream_is_live_until_the_server_stops_and_leaves_nobody_behind(
         header = {"Authorization": f"Bearer {ward.token()}"}
         update = LiveUpdate(names[0], [make("spo2", 97)])
         with (
-            httpx.Client(verify=client(listen, server.PEER)) as page,
+            httpx.Client(verify=client(listen, https.PEER)) as page,
             page.stream("GET", f"{base}/ward/events", headers=header) as answer,
         ):
             assert answer.headers["content-type"].startswith("text/event-stream")

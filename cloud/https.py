@@ -14,7 +14,7 @@ from hypercorn.config import Config as HypercornConfig
 from hypercorn.trio import serve
 from starlette.applications import Starlette
 
-from cloud.api.settings import Listen
+from cloud.settings import Listen
 from healthsync.runtime import tls
 
 PEER: Final = "haproxy"
