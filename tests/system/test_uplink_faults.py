@@ -133,8 +133,7 @@ def test_another_ingest_takes_over(box: Box) -> None:
         until(box.ready, 40, "the first to be back")
     took_ms = began_ms - killed_ms
     print(f"another ingest took over after {took_ms:.0f} ms")
-    # The goal is 2 s; a busy machine may take longer, a broken one never gets there.
-    assert took_ms < 8_000
+    assert took_ms <= 2_000
     _audit(box)
 
 
