@@ -88,7 +88,7 @@ def ours(way: Way, tap: TapProcess, port: int, samples: int, connections: int) -
         f" {sent / used['ingest']:,.0f} a second of ingest's CPU",
         flush=True,
     )
-    return found["p99"]
+    return float(found["p99"])
 
 
 def show(name: str, samples: int, found: dict[str, float]) -> None:
