@@ -50,7 +50,8 @@ def _writes(who: str, *names: str) -> list[Grant]:
 GRANTS: Final = (
     *_writes("ingest", "samples", "identity", "quarantine", "alerts"),
     Grant("ingest", "IDEMPOTENT_WRITE", "BROKER", "kafka-cluster"),
-    *_reads("detect", "samples", "state"),
+    *_writes("ingest", "commands"),
+    *_reads("detect", "samples", "commands", "state"),
     *_writes("detect", "fhir", "alerts", "state"),
     Grant("detect", "WRITE", "TRANSACTIONAL_ID", "detect-", prefixed=True),
     Grant("detect", "DESCRIBE", "TRANSACTIONAL_ID", "detect-", prefixed=True),

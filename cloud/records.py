@@ -8,6 +8,7 @@ fhir       subject                                       FHIR R4 transaction Bun
 alerts     ``subject/episode`` or ``edge/episode``       JSON `AlertEvent`
 identity   subject                                       sealed msgpack `Identity`
 quarantine edge                                          sealed msgpack `QuarantineRecord`
+commands   subject, edge or policy                       JSON `Instruction`, pseudonymous
 state      ``partition/...``                             detector state, msgpack
 ========== ============================================= =====================================
 
@@ -75,12 +76,13 @@ class AlertEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     """One id from the first sample of the condition to its end."""
     subject: str
     kind: str
-    """Detector: ``threshold`` for now; ``gateway`` of a gateway, whose name is the subject."""
+    """Detector: threshold, signal_loss, silence, trend, news2, device, or ``gateway`` of a
+    gateway, whose name is the subject."""
     vital: str
     priority: str
     """high, medium or low."""
     state: str
-    """active, or ended."""
+    """active (true), latched (no longer true, nobody has acknowledged it yet), or ended."""
     text: str
     """Such as ``SpO2 84<90``: worst value against limit."""
     limit: float
@@ -90,7 +92,7 @@ class AlertEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     raised_ms: int
     """When its delay was over, in event time."""
     at_ms: int
-    """This step, in event time."""
+    """This step: in event time when a reading caused it, in clock time otherwise."""
     policy: str
     """Version of the policy that decided."""
     ended_ms: int | None = None
@@ -98,6 +100,74 @@ class AlertEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     """True: late data; "would have alerted", rings nothing."""
     evidence: list[str] = []
     """Ids of the FHIR Observations it rests on (first, worst, last)."""
+    rule: str = ""
+    """Name of the rule that decided, unique within a subject but for ``channel``."""
+    channel: int = 0
+    step: str = ""
+    """What happened: a step of cloud/detect/ALERTS.md, such as raised or acknowledged."""
+    number: int = 0
+    """Steps of one episode are numbered from 1; the highest stands."""
+    who: str = ""
+    """User who caused the step; empty: the system."""
+    why: str = ""
+    """The user's reason, or the system's in a closed word."""
+    acknowledged_ms: int | None = None
+    acknowledged_by: str = ""
+    shelved_until_ms: int | None = None
+    suppressed_by: str = ""
+    """Episode of the root cause, while there is one."""
+    level: int = 0
+    """Escalation: 0 the nurse, and one more each time nobody answered."""
+    standing: bool = False
+    """Flapping: one standing alert instead of many."""
+    quality: list[str] = []
+    """Doubts about the evidence (flat_line, jump, motion); the alert rings all the same."""
+
+
+class Command(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="command"):
+    """What somebody wants done about a subject's alerts; applied once, in the topic's order."""
+
+    id: str
+    """32 hex digits, made by whoever sends it; a repeated id changes nothing."""
+    kind: str
+    """acknowledge, shelve, unshelve, clear, or limit."""
+    subject: str
+    who: str
+    at_ms: int
+    why: str = ""
+    episode: str = ""
+    """For all kinds but ``limit``."""
+    until_ms: int | None = None
+    """End of a shelving (required) or of a limit (none: until changed again)."""
+    rule: str = ""
+    """For ``limit``: the rule's name."""
+    limit: float | None = None
+    """For ``limit``: the new one in the vital's unit; None takes the change back."""
+
+
+class Presence(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="presence"):
+    """Ingest's word on a gateway's session, to every partition.
+
+    Every few seconds while the session lasts, and once when it ends.
+    """
+
+    edge: str
+    connected: bool
+    at_ms: int
+
+
+class NewPolicy(msgspec.Struct, frozen=True, tag_field="type", tag="policy"):
+    """A policy that holds from here on, to every partition."""
+
+    version: str
+    toml: str
+    """Its text: beds and patients by pseudonym."""
+    who: str
+    at_ms: int
+
+
+Instruction = Command | Presence | NewPolicy
+"""A record of ``commands``: tagged by its field ``type``."""
 
 
 _samples_encoder = msgspec.msgpack.Encoder()

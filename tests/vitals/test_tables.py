@@ -29,13 +29,14 @@ def test_the_ports_people_type_are_those_of_the_design() -> None:
     assert typed == {"line": 7010, "line-tls": 7011, "mllp": 2575, "mllp-tls": 2576}
 
 
-def test_topics_are_the_six_of_the_design() -> None:
+def test_topics_are_those_of_the_design_and_commands() -> None:
     assert [topic.name for topic in topics.ALL] == [
         "samples",
         "fhir",
         "alerts",
         "identity",
         "quarantine",
+        "commands",
         "state",
     ]
     by_subject = [topic for topic in topics.ALL if topic is not topics.QUARANTINE]
