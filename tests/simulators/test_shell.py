@@ -63,7 +63,12 @@ def session_of(process: subprocess.Popen[bytes]) -> list[int]:
 
 
 def start(*command: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    # Whoever runs the tests in the background has SIGINT ignored, and a shell cannot undo that.
+    return subprocess.Popen(
+        ["env", "--default-signal=INT", *command],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def assert_stops_without_leaving_anyone(
