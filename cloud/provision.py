@@ -52,7 +52,7 @@ GRANTS: Final = (
     Grant("ingest", "IDEMPOTENT_WRITE", "BROKER", "kafka-cluster"),
     *_writes("ingest", "commands"),
     *_reads("detect", "samples", "commands", "state"),
-    *_writes("detect", "fhir", "alerts", "state"),
+    *_writes("detect", "fhir", "alerts", "poison", "state"),
     Grant("detect", "WRITE", "TRANSACTIONAL_ID", "detect-", prefixed=True),
     Grant("detect", "DESCRIBE", "TRANSACTIONAL_ID", "detect-", prefixed=True),
     *_reads("project", "samples", "alerts", "identity"),

@@ -21,9 +21,10 @@ ALERTS: Final = Topic("alerts", SUBJECT_PARTITIONS, 30 * DAY_MS, compact=True)
 IDENTITY: Final = Topic("identity", SUBJECT_PARTITIONS, -1, compact=True)
 QUARANTINE: Final = Topic("quarantine", 1, 28 * DAY_MS, compact=False)
 COMMANDS: Final = Topic("commands", SUBJECT_PARTITIONS, 28 * DAY_MS, compact=False)
+POISON: Final = Topic("poison", SUBJECT_PARTITIONS, 28 * DAY_MS, compact=False)
 STATE: Final = Topic("state", SUBJECT_PARTITIONS, -1, compact=True)
 
-ALL: Final = (SAMPLES, FHIR, ALERTS, IDENTITY, QUARANTINE, COMMANDS, STATE)
+ALL: Final = (SAMPLES, FHIR, ALERTS, IDENTITY, QUARANTINE, COMMANDS, POISON, STATE)
 
 
 def partition_of(subject: str) -> int:

@@ -1,0 +1,186 @@
+"""Scores of one subject as conditions: NEWS2, qSOFA, shock index.
+
+Law: a score alarms on what is certain. Incomplete, its lowest possible total counts; and it ends
+only on as much knowledge as it was raised on: a parameter that grew old in between proves nothing.
+
+A total that stands at a limit flickers with every beat, so a score must hold for DELAY_MS to
+alarm, and be below for as long to end. Only while one of these delays runs is every reading of
+its parameters looked at (`running`).
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+from cloud.detect.episode import Delays, Sample
+from cloud.detect.lanes import Condition, Pair, Watches, event, judge
+from cloud.detect.scores import news2, qsofa, shock
+from cloud.detect.scores.parameters import PARAMETER_OF, Ages, Charted, Score, Snapshot
+from cloud.detect.threshold import Finding
+from cloud.policy.resolve import Effective
+from vitals.codes import BY_NAME, VITALS
+
+DELAY_MS: Final = 60_000
+GAP_MS: Final = 300_000
+"""Longer without a look, and a delay starts anew."""
+
+NEWS2: Final = "news2"
+QSOFA: Final = "qsofa"
+SHOCK: Final = "shock_index"
+KINDS: Final = frozenset({NEWS2, QSOFA, SHOCK})
+
+_DELAYS: Final = Delays(DELAY_MS, DELAY_MS, GAP_MS)
+_FRESH: Final = Pair()
+
+PARAMETERS: Final = frozenset(PARAMETER_OF) | {BY_NAME["o2_flow"].index, BY_NAME["fio2"].index}
+"""Vitals that a score is read from."""
+
+
+class Level(NamedTuple):
+    """One condition of a score."""
+
+    rule: str
+    kind: str
+    at: float
+    priority: str
+
+
+class Read(NamedTuple):
+    """A score at one time, as its conditions see it."""
+
+    kind: str
+    lowest: float
+    """Lowest possible total; the index itself."""
+    missing: int
+    """How many parameters are."""
+    red: bool
+    text: str
+    vitals: tuple[int, ...]
+    """Whose newest readings it rests on."""
+
+
+def levels_of(policy: Effective) -> tuple[Level, ...]:
+    """Return the conditions a policy has on scores, most urgent first within a kind."""
+    scores = policy.scores
+    out: list[Level] = []
+    if scores.news2.enabled:
+        news = scores.news2
+        out.append(Level("news2.high", NEWS2, news.high_at, news.high_priority))
+        out.append(Level("news2.medium", NEWS2, news.medium_at, news.medium_priority))
+        if news.single_red:
+            out.append(Level("news2.red", NEWS2, news2.RED, news.red_priority))
+    if scores.qsofa.enabled:
+        out.append(Level("qsofa.high", QSOFA, scores.qsofa.at, scores.qsofa.priority))
+    if scores.shock_index.enabled:
+        index = scores.shock_index
+        out.append(Level("shock_index.high", SHOCK, index.at, index.priority))
+    return tuple(out)
+
+
+def ages_of(policy: Effective) -> Ages:
+    """Return how old a policy lets a measurement be."""
+    ages = policy.scores.news2.ages
+    return Ages(
+        resp_rate=ages.resp_rate,
+        spo2=ages.spo2,
+        heart_rate=ages.pulse,
+        pulse_rate=ages.pulse,
+        abp_systolic=min(ages.systolic, ages.pulse),
+        nibp_systolic=ages.systolic,
+        consciousness=ages.consciousness,
+        temperature=ages.temperature,
+        o2_flow=ages.oxygen,
+        fio2=ages.oxygen,
+        oxygen=ages.oxygen,
+    )
+
+
+def snapshot(values: Mapping[int, Charted], policy: Effective) -> Snapshot:
+    """Return what the scores read."""
+    news = policy.scores.news2
+    return Snapshot(
+        values,
+        scale=news.spo2_scale,
+        under_16=news.excluded == "under 16",
+        pregnant=news.excluded == "pregnant",
+    )
+
+
+def read(kind: str, known: Snapshot, at_ms: int, ages: Ages) -> Read | None:
+    """Return one score at a time; None while nothing at all is known."""
+    if kind == SHOCK:
+        index = shock.score(known, at_ms, ages)
+        if index.value is None:
+            return None
+        vitals = tuple(taken.vital for taken in index.evidence)
+        return Read(kind, index.value, 0, False, f"shock index {index.value:.2f}", vitals)
+    found: Score = (news2 if kind == NEWS2 else qsofa).score(known, at_ms, ages)
+    if found.not_applicable:
+        return None
+    low, high = found.bounds
+    name = "NEWS2" if kind == NEWS2 else "qSOFA"
+    text = f"{name} {low}" if found.total is not None else f"{name} {low} to {high}"
+    if found.missing:
+        text += " without " + ", ".join(missing.parameter for missing in found.missing)
+    vitals = tuple(taken.vital for taken in found.evidence)
+    return Read(kind, low, len(found.missing), found.single_red, text, vitals)
+
+
+def step(
+    watches: Watches,
+    missing: dict[str, int],
+    subject: str,
+    score: Read,
+    level: Level,
+    at_ms: int,
+    evidence: list[str],
+    policy: Effective,
+) -> Iterator[Finding]:
+    """Take a score into one condition of ``watches``; yield what is to be told.
+
+    ``missing``: by rule, how many parameters were missing while it was a breach.
+    """
+    red = level.rule == "news2.red"
+    breach = score.red if red else score.lowest >= level.at
+    pair = watches.get(level.rule, _FRESH)
+    if not breach and pair is _FRESH:
+        return
+    if breach:
+        missing[level.rule] = score.missing
+    recovered = not breach and score.missing <= missing.get(level.rule, score.missing)
+    worse = breach and score.lowest > pair.live.worst
+    sample = Sample(at_ms, score.lowest, 0, breach, recovered, worse)
+    after, steps = judge(pair, sample, _DELAYS, worse_late=False, late=False)
+    if after.still:
+        watches.pop(level.rule, None)
+        missing.pop(level.rule, None)
+    else:
+        watches[level.rule] = after
+    for judged in steps:
+        condition = Condition(
+            subject, level.kind, level.rule, "", 0, level.priority, level.at, policy.version
+        )
+        yield Finding(level.rule, judged, event(condition, judged, score.text, evidence))
+
+
+def hold(vital: int, value: int, policy: Effective) -> tuple[int, int]:
+    """Return the range of a vital's scaled values around ``value`` that change no score."""
+    parameter = PARAMETER_OF.get(vital)
+    if parameter is None or policy.scores.shock_index.enabled:
+        return value, value
+    low, high = news2.hold(parameter, value, policy.scores.news2.spo2_scale)
+    if policy.scores.qsofa.enabled and parameter in qsofa.PARAMETERS:
+        edge = qsofa.EDGES[parameter]
+        low, high = (max(low, edge), high) if value >= edge else (low, min(high, edge - 1))
+    return low, high
+
+
+def running(watches: Watches, levels: tuple[Level, ...]) -> bool:
+    """Tell whether a delay of a score runs, so that time alone decides."""
+    for level in levels:
+        pair = watches.get(level.rule)
+        if pair is not None and (not pair.live.active or pair.live.since_ms):
+            return True
+    return False
+
+
+assert set(PARAMETER_OF) <= {vital.index for vital in VITALS}  # noqa: S101
