@@ -22,7 +22,7 @@ import msgspec
 
 from cloud.detect.detectors import Ready, advance
 from cloud.detect.lanes import Pair, State
-from cloud.fhir import observations, resources
+from cloud.fhir import chart
 from cloud.fhir.ids import is_subject
 from cloud.records import AlertEvent, SamplesRecord, decode_samples
 from vitals import columns as columns_of
@@ -31,10 +31,6 @@ from vitals.interval import IntervalSet
 from vitals.reading import Reading
 from vitals.tally import Sums, Tally
 from vitals.topics import partition_of
-
-# A Bundle larger than this is cut in two: well under a Kafka message (librdkafka's default
-# message.max.bytes is 1,000,000 before compression), and what a FHIR server takes in one request.
-BUNDLE_BYTES_MAX: Final = 512 * 1024
 
 
 class Poison(Exception):
@@ -216,19 +212,9 @@ class Partition:
 
 
 def bundles(record: SamplesRecord) -> list[Message]:
-    """Return a record's transaction Bundles: one a subject, cut at BUNDLE_BYTES_MAX."""
-    out = []
-    for subject, built in observations.of_columns(record.columns).items():
-        entries: list[tuple[str, bytes]] = []
-        size = 0
-        for one in built:
-            if entries and size + len(one.body) > BUNDLE_BYTES_MAX:
-                out.append(Message(subject.encode(), resources.transaction(entries)))
-                entries, size = [], 0
-            entries.append((f"Observation/{one.id}", one.body))
-            size += len(one.body)
-        out.append(Message(subject.encode(), resources.transaction(entries)))
-    return out
+    """Return a record's transaction Bundles: one a subject, cut at chart.BUNDLE_BYTES_MAX."""
+    made = chart.of({}).bundles(record.columns)
+    return [Message(subject.encode(), bundle) for subject, bundle in made]
 
 
 def alert_message(alert: AlertEvent) -> Message:
