@@ -20,11 +20,16 @@ CATEGORY: Final = "http://terminology.hl7.org/CodeSystem/observation-category"
 ABSENT: Final = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 ACT_REASON: Final = "http://terminology.hl7.org/CodeSystem/v3-ActReason"
 OBSERVATION_VALUE: Final = "http://terminology.hl7.org/CodeSystem/v3-ObservationValue"
+INTERPRETATION: Final = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
 IDENTIFIER_TYPE: Final = "http://terminology.hl7.org/CodeSystem/v2-0203"
 PROFILE: Final = "http://hl7.org/fhir/StructureDefinition/"
 
 BASE: Final = "https://healthsync.invalid/fhir"
 """Names our resources where no server's address is known (RFC 2606: never resolves)."""
+
+ALARM_LIMITS: Final[Json] = {"text": "alarm limits"}
+"""referenceRange.type. Text only: HL7's referencerange-meaning has no code for alarm limits, and
+``normal`` would be a claim about the person that nobody made."""
 
 LOCAL_VITAL: Final = "urn:healthsync:vital"
 LOCAL_ACVPU: Final = "urn:healthsync:acvpu"

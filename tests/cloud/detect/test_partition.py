@@ -5,10 +5,10 @@ import json
 import msgspec
 import pytest
 
-from cloud.detect import partition as partition_of
 from cloud.detect.detectors import ready
 from cloud.detect.partition import Made, Partition, Poison, Seen, alert_message
 from cloud.detect.policy import DEFAULT
+from cloud.fhir import chart
 from cloud.fhir.ids import parse_observation_id
 from cloud.records import AlertEvent, SamplesRecord, encode
 from tests.cloud.detect.records_of import EDGE, EPOCH, T0, reading, record, subject_in, ward
@@ -123,7 +123,7 @@ def test_a_bundle_a_subject_with_its_observations() -> None:
 
 
 def test_a_large_bundle_is_cut_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partition_of, "BUNDLE_BYTES_MAX", 3000)
+    monkeypatch.setattr(chart, "BUNDLE_BYTES_MAX", 3000)
     rows = [(SUBJECT, reading("spo2", 97, T0 + at * 1000)) for at in range(20)]
     (made,) = fed(Partition(3), [record(0, rows)])
     sizes = [len(json.loads(m.value)["entry"]) for m in made.fhir]
