@@ -35,11 +35,14 @@ def register(parser: argparse.ArgumentParser) -> None:
         sub.set_defaults(run=_run)
     from cloud.ingest import settings_command
     from cloud.pki import command as pki_command
+    from cloud.policy import command as policy_command
 
     text = "signed settings for gateways: keygen, sign, show"
     settings_command.register(services.add_parser("settings", help=text, description=text))
     text = "certificates of gateways: init, token, list, approve, revoke, crl"
     pki_command.register(services.add_parser("pki", help=text, description=text))
+    text = "alarm policies: check, diff, push"
+    policy_command.register(services.add_parser("policy", help=text, description=text))
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -57,6 +57,8 @@ GRANTS: Final = (
     Grant("detect", "DESCRIBE", "TRANSACTIONAL_ID", "detect-", prefixed=True),
     *_reads("project", "samples", "alerts", "identity"),
     *_reads("archive", "samples"),
+    *_writes("operator", "commands"),
+    Grant("operator", "IDEMPOTENT_WRITE", "BROKER", "kafka-cluster"),
     *_reads("audit", "samples", "state", "quarantine", "alerts", "identity", "fhir"),
 )
 

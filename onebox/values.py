@@ -42,6 +42,7 @@ _SERVICE_CERTIFICATES: Final = (
     "archive",
     "api",
     "audit",
+    "operator",
     "cloudwatch",
     "est",
 )
