@@ -119,15 +119,15 @@ def commands(base: Settings, identity: str) -> Any:
 
     It belongs to no group: how far it is stands in each partition's memory.
     """
-    return Consumer(
-        {**alone(base, f"{identity}-commands"), "enable.partition.eof": False}
-    )
+    return Consumer({**alone(base, f"{identity}-commands"), "enable.partition.eof": False})
 
 
 class Samples:
     """Reads again what was committed of ``samples``, for turns that are replayed."""
 
-    def __init__(self, base: Settings, identity: str, ranges: Mapping[int, tuple[int, int]]) -> None:
+    def __init__(
+        self, base: Settings, identity: str, ranges: Mapping[int, tuple[int, int]]
+    ) -> None:
         """Begin reading each partition's [begin, end)."""
         self._consumer = Consumer(alone(base, f"{identity}-replay"))
         self._ends = {p: end for p, (begin, end) in ranges.items() if end > begin}

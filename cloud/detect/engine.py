@@ -482,9 +482,7 @@ class Engine:
             waiting = failed
             self._producer.poll(BACKOFF_S if failed else 0)
 
-    def _send_state(
-        self, number: int, partition: Partition, message: Message, chunk: int
-    ) -> None:
+    def _send_state(self, number: int, partition: Partition, message: Message, chunk: int) -> None:
         """Hand one record of ``state`` over; its partition is told where a chunk came to lie."""
 
         def lies(error: Any, sent: Any) -> None:
@@ -496,9 +494,7 @@ class Engine:
     def _set_aside(self, number: int, poisoned: Poisoned) -> None:
         """Hand a record that cannot be judged to whoever will look into it."""
         metrics.POISON.labels(poisoned.reason).inc()
-        self._log.error(
-            "poison", reason=poisoned.reason, partition=number, offset=poisoned.offset
-        )
+        self._log.error("poison", reason=poisoned.reason, partition=number, offset=poisoned.offset)
         key = f"{number}/{poisoned.offset}/{poisoned.reason}".encode()
         self._produce(topics.POISON.name, number, Message(key, poisoned.value), None)
 
@@ -507,9 +503,7 @@ class Engine:
         deadline = self._monotonic_s() + RETRY_S_MAX
         while True:
             try:
-                self._producer.produce(
-                    topic, message.value, message.key, number, on_delivery=lies
-                )
+                self._producer.produce(topic, message.value, message.key, number, on_delivery=lies)
             except BufferError:
                 if self._monotonic_s() > deadline:
                     raise Unreachable(topic) from None

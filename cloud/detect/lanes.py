@@ -27,7 +27,6 @@ class Pair(msgspec.Struct, frozen=True, array_like=True):
     live: Watch = Watch()
     late: Watch = Watch()
 
-
     @property
     def still(self) -> bool:
         """True when neither lane is doing anything: nothing need be remembered."""

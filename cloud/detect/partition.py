@@ -9,25 +9,23 @@ Order within a turn: instructions, the clock, readings.
 """
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple, cast
 
 import msgspec
 
 from cloud.detect import journal, silence
 from cloud.detect.alerts import Episodes, due, give, tick
-from cloud.detect.journal import CHUNKS, COMMON, Chunk, Journal, Marks, Rotation, Turn, slice_of
-from cloud.detect.lifecycle import NEVER, Raised, Returned
+from cloud.detect.journal import CHUNKS, COMMON, Chunk, Journal, Marks, Rotation, Turn
+from cloud.detect.lifecycle import Raised, Returned
 from cloud.detect.rules import Rules, RulesOf
-from cloud.detect.silence import Gateway, Origin, gateway_event, home_of
+from cloud.detect.silence import Gateway, gateway_event, home_of
 from cloud.detect.subject import Kept, Subject
-from cloud.fhir import resources
 from cloud.fhir.ids import is_subject
 from cloud.policy.model import Policy
 from cloud.policy.resolve import resolve
-from cloud.policy.text import read as read_policy
+from cloud.policy.seal import open_published
 from cloud.records import (
-    GATEWAY,
     AlertEvent,
     Command,
     Instruction,
@@ -223,11 +221,11 @@ class Partition:
         if common is not None:
             self._common = msgspec.convert(common[""], _Common)
             if self._common.policy:
-                self.policy = read_policy(self._common.policy)
+                self.policy = open_published(self._common.policy)
         for index, kept in read.chunks.items():
             if index != COMMON:
                 for name, stored in kept.items():
-                    self._subjects[name] = Subject.of(name, msgspec.convert(stored, Kept))
+                    self._subjects[name] = Subject(name, msgspec.convert(stored, Kept))
         if self.policy is not None:
             for subject in self._subjects.values():
                 self._ruled(subject)
@@ -256,8 +254,8 @@ class Partition:
         self._number = turn.number
         common = self._holds(COMMON)
         back: list[str] = []
-        for value in turn.instructions:
-            self._instruct(value, turn.now_ms, made, back)
+        for raw in turn.instructions:
+            self._instruct(raw, turn.now_ms, made, back)
         if turn.tick and common:
             self._tick_gateways(turn.now_ms, made)
         self._heard_again(turn.back, turn.now_ms)
@@ -294,8 +292,8 @@ class Partition:
         rotation.turn += 1
         tick = now_ms - self._ticked_ms >= TICK_MS
         back: list[str] = []
-        for offset, value in instructions:
-            self._instruct(value, now_ms, made, back)
+        for offset, raw in instructions:
+            self._instruct(raw, now_ms, made, back)
             rotation.side = offset + 1
         if tick:
             self._ticked_ms = now_ms
@@ -307,11 +305,12 @@ class Partition:
         skipped = []
         for offset, value in samples:
             try:
-                record = self.read(value)
-                if offset in condemned:
-                    raise Poison("unjudgeable")
+                record = None if offset in condemned else self.read(value)
+                reason = "unjudgeable"
             except Poison as error:
-                made.poison.append(Poisoned(offset, error.reason, value or b""))
+                record, reason = None, error.reason
+            if record is None:
+                made.poison.append(Poisoned(offset, reason, value or b""))
                 skipped.append(offset)
                 continue
             if not self._once(record):
@@ -323,9 +322,17 @@ class Partition:
             except Exception as error:
                 raise Unjudged(offset) from error
         begin, end = (samples[0][0], samples[-1][0] + 1) if samples else (0, 0)
-        raw = [value for _, value in instructions]
         self._turn = Turn(
-            rotation.turn, begin, end, now_ms, skipped, raw, rotation.side, tick, away, back
+            rotation.turn,
+            begin,
+            end,
+            now_ms,
+            skipped,
+            [raw for _, raw in instructions],
+            rotation.side,
+            tick,
+            away,
+            back,
         )
         self._records = len(samples)
         return made
@@ -456,7 +463,7 @@ class Partition:
 
     def _new_policy(self, given: NewPolicy, made: Made) -> None:
         try:
-            self.policy = read_policy(given.toml)
+            self.policy = open_published(given.toml)
         except ConfigError:
             made.refused += 1
             return
@@ -485,7 +492,7 @@ class Partition:
             made.alerts += self._gateway_lives(given.edge, Returned(now_ms, now_ms), None)
 
     def _gateway_lives(
-        self, edge: str, given: Given, event: AlertEvent | None
+        self, edge: str, given: Raised | Returned, event: AlertEvent | None
     ) -> list[AlertEvent]:
         if home_of(edge) != self.number:
             return []
@@ -574,14 +581,15 @@ class Partition:
         times = columns.times_ms()
         plain = not (columns.status or columns.channel or columns.site)
         if times and plain and None not in columns.value:
+            values = cast("Sequence[int]", columns.value)
             newest = max(times)
             if newest < ingested_ms - max(subject.rules.late_ms_max for subject in subjects):
                 made.late += len(times)
-                self._observe_late(columns, times, subjects, ingested_ms, made)
+                self._observe_late(columns, values, times, subjects, ingested_ms, made)
                 return
             live_ms = min(subject.rules.late_ms_min for subject in subjects)
             if min(times) >= ingested_ms - live_ms and newest <= ingested_ms + FUTURE_MS_MAX:
-                self._observe_live(columns, times, subjects, ingested_ms, made)
+                self._observe_live(columns, values, times, subjects, ingested_ms, made)
                 return
         for row, (at, reading) in enumerate(columns.rows()):
             made.alerts += subjects[at].observe(reading, columns.value[row], ingested_ms)
@@ -589,6 +597,7 @@ class Partition:
     def _observe_late(
         self,
         columns: Columns,
+        values: Sequence[int],
         times: list[int],
         subjects: list[Subject],
         ingested_ms: int,
@@ -596,7 +605,7 @@ class Partition:
     ) -> None:
         """Observe what breaches a limit, or comes while something is watched; the rest is past."""
         for at, vital, value, time_ms in zip(
-            columns.source, columns.vital, columns.value, times, strict=True
+            columns.source, columns.vital, values, times, strict=True
         ):
             subject = subjects[at]
             rules = subject.rules
@@ -607,6 +616,7 @@ class Partition:
     def _observe_live(
         self,
         columns: Columns,
+        values: Sequence[int],
         times: list[int],
         subjects: list[Subject],
         ingested_ms: int,
@@ -614,15 +624,18 @@ class Partition:
     ) -> None:
         """Observe what lies outside its hold; take note of the rest. One loop, no calls."""
         for at, vital, value, time_ms in zip(
-            columns.source, columns.vital, columns.value, times, strict=True
+            columns.source, columns.vital, values, times, strict=True
         ):
             subject = subjects[at]
             if (
                 subject.low[vital] <= value <= subject.high[vital]
-                and subject.last[vital] <= time_ms < subject.until[vital]
+                and subject.last[vital] <= time_ms
             ):
-                subject.last[vital] = time_ms
-                subject.value[vital] = value
+                if time_ms < subject.until[vital]:
+                    subject.last[vital] = time_ms
+                    subject.value[vital] = value
+                else:
+                    made.alerts += subject.sample(vital, value, time_ms, ingested_ms)
             else:
                 reading = Reading(vital, value / SCALE[vital], time_ms, ingested_ms)
                 made.alerts += subject.observe(reading, value, ingested_ms)
@@ -631,11 +644,9 @@ class Partition:
         if not columns.vital:
             return
         chart = subjects[0].rules.chart
-        if all(subject.rules.chart is chart for subject in subjects):
-            made.fhir += [Message(name.encode(), body) for name, body in chart.bundles(columns)]
-            return
-        for name, own, part in _by_chart(columns, subjects):
-            made.fhir += [Message(name.encode(), body) for _, body in own.bundles(part)]
+        own = {one.name: one.rules.chart for one in subjects if one.rules.chart is not chart}
+        for name, body in chart.bundles(columns, own):
+            made.fhir.append(Message(name.encode(), body))
 
     # -- rules ---------------------------------------------------------------------------------
 
@@ -653,6 +664,8 @@ class Partition:
         return subject
 
     def _rules_of(self, edge: str) -> Rules:
+        if self.policy is None:
+            raise RuntimeError("a partition was given presence before a policy")
         return self._rules(resolve(self.policy, edge, "", "", {}))
 
     def _touch(self, subject: Subject) -> None:
@@ -661,16 +674,6 @@ class Partition:
 
 def _edge_slice(name: tuple[str, str]) -> int:
     return zlib.crc32("/".join(name).encode()) % CHUNKS
-
-
-def _by_chart(
-    columns: Columns, subjects: list[Subject]
-) -> Iterable[tuple[str, Chart, Columns]]:
-    """Yield each subject's rows with its chart, for a record of subjects with different limits."""
-    for at, subject in enumerate(subjects):
-        rows = [(0, reading) for source, reading in columns.rows() if source == at]
-        if rows:
-            yield subject.name, subject.rules.chart, columns_of.pack([columns.sources[at]], rows)
 
 
 def alert_message(alert: AlertEvent) -> Message:

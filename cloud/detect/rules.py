@@ -7,21 +7,40 @@ for the same set of changes, and so is what is computed from it.
 from collections.abc import Mapping
 from typing import Final
 
+from cloud.detect.artefact import BOUNDS, Bound
 from cloud.detect.lifecycle import Manners
 from cloud.detect.scoring import ages_of, levels_of
 from cloud.detect.threshold import bounds
-from cloud.fhir.chart import Chart, chart_of
+from cloud.detect.trending import trends_of
+from cloud.fhir import chart
+from cloud.fhir.chart import Chart
+from cloud.fhir.ranges import Limits
 from cloud.policy.resolve import Effective
 from vitals.codes import VITALS
 
 RULES_MAX: Final = 4_096
 """Kinds of subjects kept ready; every patient with limits of their own is one, at some 10 KB."""
 
+NO_BOUND: Final = Bound()
+
 
 class Rules:
     """One `Effective`, with what the hot path looks up."""
 
-    __slots__ = ("ages", "chart", "effective", "high", "late_ms", "late_ms_max", "late_ms_min", "levels", "life", "low")
+    __slots__ = (
+        "ages",
+        "chart",
+        "effective",
+        "high",
+        "late_ms",
+        "late_ms_max",
+        "late_ms_min",
+        "levels",
+        "life",
+        "low",
+        "marked",
+        "trends",
+    )
 
     def __init__(self, effective: Effective) -> None:
         """Compute it; some 0.1 ms."""
@@ -48,7 +67,15 @@ class Rules:
         }
         self.levels = levels_of(effective)
         self.ages = ages_of(effective)
-        self.chart: Chart = chart_of(effective.alarm_limits)
+        self.trends = trends_of(effective)
+        self.marked = [
+            effective.artefact
+            and BOUNDS[vital.index] != NO_BOUND
+            and bool(effective.limits[vital.index])
+            for vital in VITALS
+        ]
+        """By vital: a doubt about it could stand on an alert, so traces are kept."""
+        self.chart: Chart = chart.of(_shown(effective))
 
 
 class RulesOf:
@@ -66,3 +93,26 @@ class RulesOf:
                 self._made.clear()  # those in use live on in their subjects
             found = self._made[id(effective)] = Rules(effective)
         return found
+
+
+def _shown(effective: Effective) -> dict[int, Limits]:
+    """Return the alarm limits as FHIR shows them: the first to be met, and the urgent ones."""
+    out = {}
+    for vital, limits in enumerate(effective.limits):
+        sides = {
+            direction: [one for one in limits if one.direction == direction]
+            for direction in ("low", "high")
+        }
+        lows = [one.limit for one in sides["low"]]
+        highs = [one.limit for one in sides["high"]]
+        low, high = max(lows, default=None), min(highs, default=None)
+        urgent_low = max((o.limit for o in sides["low"] if o.priority == "high"), default=None)
+        urgent_high = min((o.limit for o in sides["high"] if o.priority == "high"), default=None)
+        if limits:
+            out[vital] = Limits(
+                low,
+                high,
+                urgent_low if urgent_low is not None and urgent_low != low else None,
+                urgent_high if urgent_high is not None and urgent_high != high else None,
+            )
+    return out

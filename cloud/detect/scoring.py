@@ -28,6 +28,13 @@ QSOFA: Final = "qsofa"
 SHOCK: Final = "shock_index"
 KINDS: Final = frozenset({NEWS2, QSOFA, SHOCK})
 
+_QSOFA_EDGES: Final = {
+    "resp_rate": qsofa.RESP_RATE_FROM,
+    "systolic": qsofa.SYSTOLIC_TO + 1,
+    "consciousness": 1,
+}
+"""The first value of the other side."""
+
 _DELAYS: Final = Delays(DELAY_MS, DELAY_MS, GAP_MS)
 _FRESH: Final = Pair()
 
@@ -168,8 +175,8 @@ def hold(vital: int, value: int, policy: Effective) -> tuple[int, int]:
     if parameter is None or policy.scores.shock_index.enabled:
         return value, value
     low, high = news2.hold(parameter, value, policy.scores.news2.spo2_scale)
-    if policy.scores.qsofa.enabled and parameter in qsofa.PARAMETERS:
-        edge = qsofa.EDGES[parameter]
+    edge = _QSOFA_EDGES.get(parameter)
+    if policy.scores.qsofa.enabled and edge is not None:
         low, high = (max(low, edge), high) if value >= edge else (low, min(high, edge - 1))
     return low, high
 

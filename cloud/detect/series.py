@@ -18,7 +18,7 @@ import msgspec
 
 from vitals.codes import VITALS, decimal_scale
 
-SAMPLE_MS: Final = 5_000
+SAMPLE_MS: Final = 15_000
 """12 values a minute are enough for a median that 5 outliers cannot move."""
 MINUTE_MS: Final = 60_000
 MINUTES_MAX: Final = 60

@@ -61,7 +61,7 @@ def step(
     after, steps = judge(
         pair,
         sample,
-        Delays(loss.delay_ms, loss.clear_delay_ms, policy.gap_ms),
+        Delays(loss.delay_ms, loss.clear_delay_ms, loss.gap_ms),
         worse_late=False,
         late=overtaken or age_ms > loss.late_ms,
     )
@@ -86,7 +86,7 @@ def step(
 def stale(
     subject: str, vital: Vital, last_ms: int, at_ms: int, episode: str, policy: Effective
 ) -> AlertEvent:
-    """Return the event of a signal that was last heard at ``last_ms`` and is missed at ``at_ms``."""
+    """Return the event of a signal last heard at ``last_ms`` that is missed at ``at_ms``."""
     return AlertEvent(
         episode=episode,
         subject=subject,

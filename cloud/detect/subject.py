@@ -14,7 +14,7 @@ Measured on 2 shared x86-64 cores: 0.13 Âµs a reading within its hold, 6 to 15 Â
 
 from array import array
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -25,7 +25,6 @@ from cloud.detect.episode import Step
 from cloud.detect.journal import slice_of
 from cloud.detect.lanes import Pair, Watches, clamp_ms
 from cloud.detect.lifecycle import (
-    NEVER,
     Acknowledge,
     Clear,
     Given,
@@ -36,14 +35,16 @@ from cloud.detect.lifecycle import (
     Suppress,
     Unshelve,
 )
+from cloud.detect.marking import Traces
 from cloud.detect.rules import Rules
 from cloud.detect.scores.parameters import Charted
 from cloud.detect.silence import Origin, device_event, device_key, episode_of
-from cloud.detect.threshold import Finding, key_of
+from cloud.detect.threshold import Finding
+from cloud.detect.trending import AllSeries
 from cloud.fhir.ids import observation_id
 from cloud.policy.resolve import refusal
 from cloud.records import AlertEvent, Command
-from vitals.codes import VITALS, Status
+from vitals.codes import VITALS, Status, decimal_scale
 from vitals.reading import DeviceAlert, Reading
 
 _OK: Final = int(Status.OK)
@@ -73,6 +74,11 @@ ORIGINS_MAX: Final = 16
 SCORE_EVERY_MS: Final = 5_000
 """While a delay of a score runs, it is computed again after so long."""
 
+FRESH_MS: Final = 60_000
+"""After a longer gap a value is looked at whole: what was too old for a score may be new again."""
+
+SCALE: Final = tuple(decimal_scale(vital) for vital in VITALS)
+
 LOOK_MS: Final = 15_000
 """How often the clock looks for signals that are no longer sent."""
 
@@ -86,8 +92,8 @@ class Kept(msgspec.Struct, array_like=True):
     watches: Watches = {}
     episodes: Episodes = {}
     origins: list[Origin] = []
-    series: dict[int, Any] = {}
-    traces: dict[str, Any] = {}
+    series: AllSeries = {}
+    traces: Traces = {}
     own: dict[str, tuple[float, int]] = {}
     commands: list[str] = []
     missing: dict[str, int] = {}
@@ -156,8 +162,8 @@ class Subject:
         self.watches = kept.watches
         self.episodes = kept.episodes
         self.origins = kept.origins
-        self.series = trending.restored(kept.series)
-        self.traces = marking.restored(kept.traces)
+        self.series = kept.series
+        self.traces = kept.traces
         self.own = kept.own
         """Rule -> limit set by command, until when (0: for good)."""
         self.commands = kept.commands
@@ -182,8 +188,8 @@ class Subject:
             self.watches,
             self.episodes,
             self.origins,
-            trending.stored(self.series),
-            marking.stored(self.traces),
+            self.series,
+            self.traces,
             self.own,
             self.commands,
             self.missing,
@@ -204,48 +210,89 @@ class Subject:
 
     def observe(self, reading: Reading, scaled: int | None, ingested_ms: int) -> list[AlertEvent]:
         """Take one reading; return what is to be told."""
-        rules, vital = self.rules, reading.vital
+        rules, vital, channel = self.rules, reading.vital, reading.channel
         policy = rules.effective
         at_ms = clamp_ms(reading.time_ms, ingested_ms)
         age_ms = ingested_ms - at_ms
-        plain = reading.channel == 0
-        other = f"{vital}#{reading.channel}"
-        last_ms = self.last[vital] if plain else self.others.get(other, 0)
+        other = "" if channel == 0 else marking.key_of(vital, channel)
+        last_ms = self.others.get(other, 0) if channel else self.last[vital]
         overtaken = at_ms < last_ms
         live = not overtaken and age_ms <= rules.late_ms[vital]
         usable = reading.status == _OK and scaled is not None
-        out: list[AlertEvent] = []
-        marks = self._marks(reading, scaled, at_ms) if live else NO_MARKS
+        marks = self._marks(reading, scaled, at_ms) if live and rules.marked[vital] else NO_MARKS
         found: list[Finding] = []
         if usable:
             found += threshold.step(
                 self.watches, self.name, reading, at_ms, age_ms, policy, overtaken=overtaken
             )
-        found += signals.step(
-            self.watches,
-            self.name,
-            reading,
-            at_ms,
-            age_ms,
-            policy,
-            overtaken=overtaken,
-            known=last_ms > 0,
-        )
+        if not usable or self.watches:
+            found += signals.step(
+                self.watches,
+                self.name,
+                reading,
+                at_ms,
+                age_ms,
+                policy,
+                overtaken=overtaken,
+                known=last_ms > 0,
+            )
+        out: list[AlertEvent] = []
         if live and usable and scaled is not None:
-            if plain:
-                self.last[vital], self.value[vital] = at_ms, scaled
-            else:
+            if channel:
                 self.others[other] = at_ms
-            out += self._present(vital, reading.channel, at_ms)
-        out += self._told(found, marks)
-        if live and usable and plain:
-            out += self._trend(vital, reading, at_ms)
-            if vital in scoring.PARAMETERS:
-                out += self._score(at_ms)
-        self._schedule()
-        if plain:
+            else:
+                before = self.value[vital]
+                self.last[vital], self.value[vital] = at_ms, scaled
+                if self.stale >> vital & 1:
+                    out += self._present(vital, at_ms)
+        if found:
+            out += self._told(found, marks)
+        if live and usable and not channel:
+            if rules.trends[vital]:
+                out += self._trend(vital, reading, at_ms)
+            if vital in scoring.PARAMETERS and rules.levels:
+                lasted = last_ms and at_ms - last_ms <= FRESH_MS
+                if (
+                    not lasted
+                    or self._rescored(vital, before, self.value[vital])
+                    or self._score_due(at_ms)
+                ):
+                    out += self._score(at_ms)
             self._hold(vital)
+        elif not channel:
+            self.low[vital], self.high[vital] = _NOTHING, -_NOTHING
+        if out:
+            self._schedule()
         return out
+
+    def sample(self, vital: int, scaled: int, time_ms: int, ingested_ms: int) -> list[AlertEvent]:
+        """Take a reading whose value is within its hold and whose time is not: what is sampled."""
+        if time_ms - self.last[vital] > FRESH_MS:
+            reading = Reading(vital, scaled / SCALE[vital], time_ms, ingested_ms)
+            return self.observe(reading, scaled, ingested_ms)
+        rules = self.rules
+        out: list[AlertEvent] = []
+        reading = Reading(vital, scaled / SCALE[vital], time_ms, ingested_ms)
+        if rules.marked[vital]:
+            self._marks(reading, scaled, time_ms)
+        self.last[vital], self.value[vital] = time_ms, scaled
+        if rules.trends[vital]:
+            out += self._trend(vital, reading, time_ms)
+        self._hold(vital)
+        if out:
+            self._schedule()
+        return out
+
+    def _score_due(self, at_ms: int) -> bool:
+        """Tell whether a delay of a score runs and it was not looked at for a while."""
+        return at_ms - self.scored_ms >= SCORE_EVERY_MS and scoring.running(
+            self.watches, self.rules.levels
+        )
+
+    def _rescored(self, vital: int, before: int, now: int) -> bool:
+        """Tell whether a value scores otherwise than the one before."""
+        low, high = scoring.hold(vital, before, self.rules.effective)
+        return not low <= now <= high
 
     def _told(self, found: Iterable[Finding], marks: frozenset[str]) -> list[AlertEvent]:
         """Return findings as the life cycle tells them; late ones tell of the past and ring not."""
@@ -288,10 +335,8 @@ class Subject:
             out += give(self.episodes, one, given, self.rules.life)
         return out
 
-    def _present(self, vital: int, channel: int, at_ms: int) -> list[AlertEvent]:
+    def _present(self, vital: int, at_ms: int) -> list[AlertEvent]:
         """End a signal that the clock missed."""
-        if channel or not self.stale >> vital & 1:
-            return []
         self.stale &= ~(1 << vital)
         key = signals.rule_of(VITALS[vital])
         if key in self.watches:
@@ -301,10 +346,6 @@ class Subject:
     def _score(self, at_ms: int) -> list[AlertEvent]:
         """Judge the scores at a time."""
         levels = self.rules.levels
-        if not levels or (
-            at_ms - self.scored_ms < SCORE_EVERY_MS and scoring.running(self.watches, levels)
-        ):
-            return []
         self.scored_ms = at_ms
         policy = self.rules.effective
         known = scoring.snapshot(self._charted(), policy)
@@ -323,6 +364,9 @@ class Subject:
                         self.watches, self.missing, self.name, score, level, at_ms, evidence, policy
                     )
                     out += self._told(found, NO_MARKS)
+        if scoring.running(self.watches, levels):
+            for vital in scoring.PARAMETERS:
+                self.low[vital], self.high[vital] = _NOTHING, -_NOTHING
         return out
 
     def _charted(self) -> dict[int, Charted]:
@@ -336,9 +380,15 @@ class Subject:
 
     def _marks(self, reading: Reading, scaled: int | None, at_ms: int) -> frozenset[str]:
         """Return the doubts about a live reading."""
-        if not self.rules.effective.artefact:
-            return NO_MARKS
-        return marking.step(self.traces, reading, scaled, at_ms)
+        vital = reading.vital
+        return marking.take(
+            self.traces,
+            reading,
+            scaled,
+            at_ms,
+            (self.last[vital], self.value[vital]),
+            marking.rates_of(self.last, self.value),
+        )
 
     def _trend(self, vital: int, reading: Reading, at_ms: int) -> list[AlertEvent]:
         """Take a live reading into the series of its vital, if one is kept."""
@@ -349,7 +399,8 @@ class Subject:
             reading,
             self.value[vital],
             at_ms,
-            self.rules.effective,
+            self.rules.trends[vital],
+            self.rules.effective.version,
         )
         return self._told(found, NO_MARKS)
 
@@ -359,31 +410,31 @@ class Subject:
         """Compute within which values and until when a reading of ``vital`` changes nothing."""
         rules = self.rules
         self.low[vital], self.high[vital] = _NOTHING, -_NOTHING
-        name = VITALS[vital].name
         if self.stale >> vital & 1 or not self.last[vital]:
             return
-        prefix = name + "."
-        for key in self.watches:
-            if key.startswith(prefix) and "#" not in key:
+        if self.watches:
+            prefix = VITALS[vital].name + "."
+            if any(key.startswith(prefix) for key in self.watches):
                 return
         low, high = rules.low[vital], rules.high[vital]
-        until = NEVER
+        until = self.last[vital] + FRESH_MS
         if vital in scoring.PARAMETERS and rules.levels:
-            if scoring.running(self.watches, rules.levels):
+            if self.watches and scoring.running(self.watches, rules.levels):
                 return
-            held = scoring.hold(vital, self.value[vital], rules.effective)
-            low, high = max(low, held[0]), min(high, held[1])
-        if rules.effective.artefact:
-            held_to = marking.hold(self.traces, vital)
-            low, high, until = max(low, held_to[0]), min(high, held_to[1]), min(until, held_to[2])
-        until = min(until, trending.hold(self.series, vital, rules.effective))
+            scores = scoring.hold(vital, self.value[vital], rules.effective)
+            low, high = max(low, scores[0]), min(high, scores[1])
+        if rules.marked[vital]:
+            held = marking.held(self.traces, vital)
+            low, high, until = max(low, held.lo), min(high, held.hi), min(until, held.until_ms)
+        if rules.trends[vital]:
+            until = min(until, trending.held(self.series, vital))
         self.low[vital], self.high[vital] = low, high
         self.until[vital] = until
 
     # -- devices ---------------------------------------------------------------------------------
 
     def origin(self, device: str, edge: str, ingested_ms: int) -> tuple[Origin, bool]:
-        """Return a device of this subject, and whether it is new here or came to another gateway."""
+        """Return a device of this subject, and whether it or its gateway is new here."""
         for origin in self.origins:
             if origin.device == device:
                 moved = origin.edge != edge
@@ -529,9 +580,7 @@ class Subject:
         if now_ms - self.looked_ms >= LOOK_MS:
             self.looked_ms = now_ms
             out += self._stale(now_ms)
-        self.own = {
-            rule: held for rule, held in self.own.items() if not 0 < held[1] <= now_ms
-        }
+        self.own = {rule: held for rule, held in self.own.items() if not 0 < held[1] <= now_ms}
         self._schedule(now_ms)
         return out
 
@@ -585,9 +634,7 @@ class Subject:
         return not self.origins and not self.episodes and not self.own
 
 
-def _limit_event(
-    subject: str, command: Command, now_ms: int, version: str, why: str
-) -> AlertEvent:
+def _limit_event(subject: str, command: Command, now_ms: int, version: str, why: str) -> AlertEvent:
     """Return what tells that a limit was changed, or why not: an episode of one step."""
     return AlertEvent(
         episode=command.id,
