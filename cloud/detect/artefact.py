@@ -53,6 +53,8 @@ RATES_APART: Final = 20
 """/min between the ECG's rate and the oximeter's."""
 RATES_MS: Final = 10_000
 """Both rates at most this much older than the saturation."""
+FOREVER_MS: Final = 2**62
+"""No time is later."""
 
 _MINUTE_MARKS: Final = 60_000 // SAMPLE_MS
 _WIDE: Final = 2**31
@@ -186,7 +188,7 @@ def hold(trace: Trace, bound: Bound) -> Hold:
     """
     if trace.last_ms < max(0, trace.jump_until_ms, trace.motion_until_ms):
         return NEVER
-    until_ms = (trace.mark + 1) * SAMPLE_MS
+    until_ms = (trace.mark + 1) * SAMPLE_MS if _looks(bound) else FOREVER_MS
     if bound.flat_ms and trace.flat_value < bound.flat_below:
         until_ms = min(until_ms, trace.flat_since_ms + bound.flat_ms)
     half = bound.jump // 2 if bound.jump else _WIDE
@@ -214,7 +216,7 @@ def _jumps(trace: Trace, bound: Bound, time_ms: int, value: int) -> bool:
 def _looked_at(trace: Trace, bound: Bound, time_ms: int, value: int) -> Trace:
     """Return the trace with its last value, and with what the first of SAMPLE_MS changes."""
     mark = time_ms // SAMPLE_MS
-    if mark <= trace.mark:
+    if mark <= trace.mark or not _looks(bound):
         return msgspec.structs.replace(trace, last_ms=time_ms, last=value)
     goes_on = (
         trace.mark >= 0
@@ -240,6 +242,11 @@ def _looked_at(trace: Trace, bound: Bound, time_ms: int, value: int) -> Trace:
         high=high,
         high_before=before,
     )
+
+
+def _looks(bound: Bound) -> bool:
+    """Tell whether anything depends on more than the last value and its time."""
+    return bound.flat_ms > 0 or bound.drop > 0
 
 
 def _doubted(trace: Trace, time_ms: int) -> Trace:
