@@ -336,7 +336,7 @@ def _raised(course: _Course, given: Raised, manners: Manners) -> None:
         return
     count = min(manners.flap_count, FLAP_COUNT_MAX)
     near = (at for at in life.raises if abs(given.at_ms - at) < manners.flap_ms)
-    raises = (*near, given.at_ms)[-count:] if count >= 2 else ()
+    raises = (*near, given.at_ms) if count >= 2 else ()
     if life.latched:
         course.tell(
             "raised-again", given.at_ms, CONDITION, active=True, latched=False, raises=raises
@@ -352,7 +352,7 @@ def _raised(course: _Course, given: Raised, manners: Manners) -> None:
             suppressed_by="" if life.suppressed_by == given.episode else life.suppressed_by,
         )
         course.tell("raised", given.at_ms, CONDITION, active=True, raises=raises)
-    if count >= 2 and len(raises) >= count:
+    if len(raises) >= count >= 2:
         course.tell("flapping", given.at_ms, CONDITION, standing=True, raises=())
 
 
