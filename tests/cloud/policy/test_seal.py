@@ -178,7 +178,7 @@ def everything() -> Policy:
             {
                 "mrn": "1",
                 "why": "a\x7fb\n",
-                "until": datetime(2026, 1, 2, 3, tzinfo=zone),
+                "until": until,
                 "under_16": False,
             }
         ],
