@@ -144,10 +144,8 @@ def of_rows(
     ``subject`` and ``device`` are pseudonyms (32 hex digits). Raises ValueError or IndexError for
     a reading that has no place in the code table.
     """
-    made: dict[str, Built | Parts] = {}
     flat = ((r.vital, r.value, r.time_ms, r.status, r.site, r.channel) for r in rows)
-    _build(subject, device, flat, scales, made)
-    return _finish(subject, made, scales)
+    return of_sources(subject, [(device, flat)], scales)
 
 
 def of_columns(columns: Columns, scales: Scales = PLAIN) -> dict[str, list[Built]]:
@@ -155,27 +153,8 @@ def of_columns(columns: Columns, scales: Scales = PLAIN) -> dict[str, list[Built
 
     Raises ValueError or IndexError for columns that ingest would not have written.
     """
-    by_source = rows_of(columns)
-    return {
-        subject: of_sources(columns, by_source, at, scales)
-        for subject, at in sources_of(columns).items()
-    }
-
-
-def sources_of(columns: Columns) -> dict[str, list[int]]:
-    """Return the sources that have rows, by subject, both in the order of the sources."""
-    found: dict[str, list[int]] = {}
-    with_rows = set(columns.source)
-    for at, source in enumerate(columns.sources):
-        if at in with_rows:
-            found.setdefault(source.subject, []).append(at)
-    return found
-
-
-def rows_of(columns: Columns) -> list[list[Row]]:
-    """Return the rows of each source, in their order."""
     zeros = [0] * len(columns)
-    by_source: list[list[Row]] = [[] for _ in columns.sources]
+    rows: list[list[Row]] = [[] for _ in columns.sources]
     for source, vital, value, time_ms, status, site, channel in zip(
         columns.source,
         columns.vital,
@@ -187,16 +166,19 @@ def rows_of(columns: Columns) -> list[list[Row]]:
         strict=True,
     ):
         number = None if value is None else value / _SCALE[vital]
-        by_source[source].append((vital, number, time_ms, status, site, channel))
-    return by_source
+        rows[source].append((vital, number, time_ms, status, site, channel))
+    by_subject: dict[str, list[tuple[str, list[Row]]]] = {}
+    for origin, given in zip(columns.sources, rows, strict=True):
+        if given:
+            by_subject.setdefault(origin.subject, []).append((origin.device, given))
+    return {subject: of_sources(subject, of, scales) for subject, of in by_subject.items()}
 
 
 def of_sources(
-    columns: Columns, rows: Sequence[Sequence[Row]], sources: Sequence[int], scales: Scales
+    subject: str, given: Iterable[tuple[str, Iterable[Row]]], scales: Scales = PLAIN
 ) -> list[Built]:
-    """Return the Observations of one subject's sources, one source after the other."""
+    """Return the Observations of one subject's devices and their rows, one after the other."""
     made: dict[str, Built | Parts] = {}
-    subject = columns.sources[sources[0]].subject
-    for at in sources:
-        _build(subject, columns.sources[at].device, rows[at], scales, made)
+    for device, rows in given:
+        _build(subject, device, rows, scales, made)
     return _finish(subject, made, scales)
