@@ -96,6 +96,18 @@ class Chart:
         """Return the Observations of any readings of one source; as `observations.of_rows`."""
         return observations.of_rows(subject, device, rows, self._scales)
 
+    def minute(self, subject: str, device: str, rows: Sequence[Reading]) -> list[Built]:
+        """Return the Observations of a minute's medians; ``time_ms`` is the minute's first.
+
+        As `rows` else, but for continuous vitals only: raises ValueError for another.
+        """
+        if not all(VITALS[row.vital].continuous for row in rows):
+            raise ValueError("a vital that is taken now and then has no median of a minute")
+        flat = ((r.vital, r.value, r.time_ms, r.status, r.site, r.channel) for r in rows)
+        return observations.of_sources(
+            subject, [(device, flat)], self._scales, observations.of_minute
+        )
+
     def sample(
         self,
         subject: str,
