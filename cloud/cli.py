@@ -33,6 +33,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         sub = services.add_parser(name, help=service.text, description=service.text)
         sub.add_argument("--config", type=Path, required=True, metavar="FILE")
         sub.set_defaults(run=_run)
+    from cloud import fhir_command
     from cloud.ingest import settings_command
     from cloud.pki import command as pki_command
     from cloud.policy import command as policy_command
@@ -43,6 +44,8 @@ def register(parser: argparse.ArgumentParser) -> None:
     pki_command.register(services.add_parser("pki", help=text, description=text))
     text = "alarm policies: check, diff, push"
     policy_command.register(services.add_parser("policy", help=text, description=text))
+    text = "readings of `healthsync edge decode` to FHIR R4, for trying out"
+    fhir_command.register(services.add_parser("fhir", help=text, description=fhir_command.ABOUT))
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ sample, generated as source and compiled, took 1.3; generated source was not wor
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import accumulate, compress, pairwise
+from itertools import accumulate, compress
 from operator import getitem, ne, or_
 from typing import Final, NamedTuple
 
@@ -35,13 +35,13 @@ from cloud.fhir.templates import (
     TO_SUBJECT,
     TO_TIME,
 )
-from vitals.codes import BY_NAME, VITALS
+from vitals.codes import BY_NAME, VITALS, decimal_scale
 from vitals.columns import Columns, Source
 from vitals.reading import Reading
 
 # A Bundle larger than this is cut in two: well under a Kafka message (librdkafka's default
 # message.max.bytes is 1,000,000 before compression), and what a FHIR server takes in one request.
-BUNDLE_BYTES_MAX: Final = 512 * 1024
+BUNDLE_BYTES_MAX: Final = 64 * 1024
 
 CHARTS_MAX: Final = 4096
 """Sets of limits with a `Chart` of their own that is kept: one a ward, and changed patients."""
@@ -56,6 +56,11 @@ fullUrl to id, name, id to device, the template's ``fixed``, its value."""
 _NAMED: Final = tuple(PANEL_OF.get(vital.name, vital.name) for vital in VITALS)
 """By the vital's index: the name of its Observation."""
 
+_BETWEEN: Final = resources.BETWEEN_ENTRIES.encode("ascii")
+_TRANSACTION: Final = resources.TRANSACTION.encode("ascii")
+_TRANSACTION_END: Final = resources.TRANSACTION_END.encode("ascii")
+
+_NO_ONE: Final = frozenset[str]()
 _NOBODY: Final[Mapping[str, "Chart"]] = {}
 
 
@@ -91,6 +96,18 @@ class Chart:
         """Return the Observations of any readings of one source; as `observations.of_rows`."""
         return observations.of_rows(subject, device, rows, self._scales)
 
+    def minute(self, subject: str, device: str, rows: Sequence[Reading]) -> list[Built]:
+        """Return the Observations of a minute's medians; ``time_ms`` is the minute's first.
+
+        As `rows` else, but for continuous vitals only: raises ValueError for another.
+        """
+        if not all(VITALS[row.vital].continuous for row in rows):
+            raise ValueError("a vital that is taken now and then has no median of a minute")
+        flat = ((r.vital, r.value, r.time_ms, r.status, r.site, r.channel) for r in rows)
+        return observations.of_sources(
+            subject, [(device, flat)], self._scales, observations.of_minute
+        )
+
     def sample(
         self,
         subject: str,
@@ -104,24 +121,15 @@ class Chart:
         ``values`` are the vitals' scaled integers. Subject and device must be pseudonyms: they
         are not checked here. Raises ValueError or IndexError for what cannot be said.
         """
-        return self._sample(subject, device, vitals, values, time_ms).encode("ascii")
-
-    def _sample(
-        self,
-        subject: str,
-        device: str,
-        vitals: tuple[int, ...],
-        values: Sequence[int | None],
-        time_ms: int,
-    ) -> str:
         plan = self._plans.get(vitals) or self._plan(vitals)
         if plan is None:
             rows = [
-                (vital, None if value is None else value / self._scales[vital].per_unit)
+                (vital, None if value is None else value / self._scales[vital].per_unit, time_ms)
                 for vital, value in zip(vitals, values, strict=True)
             ]
-            readings = [Reading(vital, value, time_ms, time_ms) for vital, value in rows]
-            return ",".join(_entries(self.rows(subject, device, readings)))
+            flat = [(*row, 0, 0, 0) for row in rows]
+            built = observations.of_sources(subject, [(device, flat)], self._scales)
+            return b",".join(_entries(built))
         key, at = stamp(time_ms)
         pieces = plan.pieces.copy()
         count = len(plan.names)
@@ -135,7 +143,7 @@ class Chart:
             pieces[9::_PIECES] = [_value(texts, places) for places in plan.panels]
         else:
             pieces[9::_PIECES] = map(getitem, plan.texts, values)
-        return "".join(pieces)
+        return "".join(pieces).encode("ascii")
 
     def _plan(self, vitals: tuple[int, ...]) -> Plan | None:
         """Return the plan of these vitals, kept; None when one of them comes twice."""
@@ -187,35 +195,49 @@ class Chart:
         later row stands. Raises ValueError or IndexError for columns that ingest would not have
         written, and for a source that is no pseudonym.
         """
-        sources = _runs(columns)
+        times = list(accumulate(columns.time))
+        sources = _sources(columns, times)
+        if len(sources) == 1:
+            ((_, one),) = sources.items()
+            return self._leave(columns, times, [one], own, slow=one.slow)
         by_subject: dict[str, list[_Source]] = {}
         for _, one in sorted(sources.items()):
             by_subject.setdefault(one.subject, []).append(one)
-        slow = _shared_moments(columns) if len(by_subject) < len(sources) else set()
-        times = list(accumulate(columns.time))
-        rows: list[list[observations.Row]] | None = None
+        shared = _shared_moments(columns, times) if len(by_subject) < len(sources) else _NO_ONE
         out = []
         for subject, given in by_subject.items():
-            chart = own.get(subject, self)
-            if subject in slow or any(one.slow for one in given):
-                rows = rows or observations.rows_of(columns)
-                indices = [one.index for one in given]
-                built = observations.of_sources(columns, rows, indices, chart._scales)
-                texts: Iterable[str] = _entries(built)
-            else:
-                texts = chart._samples(columns, given, times)
-            out += [(subject, bundle) for bundle in _cut(texts)]
+            slow = subject in shared or True in [one.slow for one in given]
+            out += self._leave(columns, times, given, own, slow=slow)
         return out
 
+    def _leave(
+        self,
+        columns: Columns,
+        times: Sequence[int],
+        given: Sequence["_Source"],
+        own: Mapping[str, "Chart"],
+        *,
+        slow: bool,
+    ) -> list[tuple[str, bytes]]:
+        """Return the Bundles of one subject."""
+        subject = given[0].subject
+        chart = own.get(subject, self) if own else self
+        if not slow:
+            return [(subject, bundle) for bundle in _cut(chart._samples(columns, given, times))]
+        rows = [(one.device, _rows(columns, times, one)) for one in given]
+        built = observations.of_sources(subject, rows, chart._scales)
+        return [(subject, bundle) for bundle in _cut(_entries(built))]
+
     def _samples(
-        self, columns: Columns, given: Iterable["_Source"], times: Sequence[int]
-    ) -> Iterator[str]:
+        self, columns: Columns, given: Sequence["_Source"], times: Sequence[int]
+    ) -> Iterator[bytes]:
         """Yield the entries of each run; one at a time, so that memory just used is used again."""
+        vital, value = columns.vital, columns.value
         for one in given:
+            subject, device = one.subject, one.device
             for begin, end in one.runs:
-                vitals = tuple(columns.vital[begin:end])
-                values = columns.value[begin:end]
-                yield self._sample(one.subject, one.device, vitals, values, times[begin])
+                vitals = tuple(vital[begin:end])
+                yield self.sample(subject, device, vitals, value[begin:end], times[begin])
 
 
 class _Source:
@@ -224,49 +246,64 @@ class _Source:
     ``slow``: they cannot go by the fast path.
     """
 
-    __slots__ = ("device", "index", "runs", "slow", "subject")
+    __slots__ = ("device", "runs", "slow", "subject")
 
-    def __init__(self, index: int, origin: Source) -> None:
-        if not (is_subject(origin.subject) and is_subject(origin.device)):
+    def __init__(self, origin: Source) -> None:
+        self.subject, self.device = origin.subject, origin.device
+        if not (is_subject(self.subject) and is_subject(self.device)):
             raise ValueError("a source's subject and device have 32 hex digits each")
-        self.index, self.subject, self.device = index, origin.subject, origin.device
         self.runs: list[tuple[int, int]] = []
         self.slow = False
 
 
-def _runs(columns: Columns) -> dict[int, _Source]:
+def _sources(columns: Columns, times: Sequence[int]) -> dict[int, _Source]:
     """Return each source that has rows, with its runs."""
-    source, count = columns.source, len(columns)
+    source, count = columns.source, len(times)
     changes = map(or_, map(ne, source[1:], source), columns.time[1:])
-    starts = [*range(min(count, 1)), *compress(range(1, count), changes)]
+    starts = [*compress(range(1, count), changes), count] if count else []
     unusual = [c for c in (columns.status, columns.site, columns.channel) if c]
-    times = list(accumulate(columns.time))
     found: dict[int, _Source] = {}
-    for run in pairwise([*starts, count]):
-        begin, end = run
+    begin = 0
+    for end in starts:
         at = source[begin]
         one = found.get(at)
         if one is None:
-            one = found[at] = _Source(at, columns.sources[at])
+            one = found[at] = _Source(columns.sources[at])
         elif times[one.runs[-1][0]] >= times[begin]:
             one.slow = True  # it may hold an id that was there before
-        one.runs.append(run)
+        one.runs.append((begin, end))
         if unusual and any(any(column[begin:end]) for column in unusual):
             one.slow = True
+        begin = end
     return found
 
 
-def _shared_moments(columns: Columns) -> set[str]:
+def _rows(columns: Columns, times: Sequence[int], one: _Source) -> Iterator[observations.Row]:
+    zeros = [0] * len(columns)
+    for begin, end in one.runs:
+        run = slice(begin, end)
+        for vital, value, time_ms, status, site, channel in zip(
+            columns.vital[run],
+            columns.value[run],
+            times[run],
+            (columns.status or zeros)[run],
+            (columns.site or zeros)[run],
+            (columns.channel or zeros)[run],
+            strict=True,
+        ):
+            number = None if value is None else value / decimal_scale(VITALS[vital])
+            yield vital, number, time_ms, status, site, channel
+
+
+def _shared_moments(columns: Columns, times: Sequence[int]) -> set[str]:
     """Return the subjects of which two sources give one vital at one time: their ids meet."""
-    slow = set()
+    shared = set()
     first: dict[tuple[str, int, str], int] = {}
-    for at, vital, time_ms in zip(
-        columns.source, columns.vital, accumulate(columns.time), strict=True
-    ):
+    for at, vital, time_ms in zip(columns.source, columns.vital, times, strict=True):
         subject = columns.sources[at].subject
         if first.setdefault((subject, time_ms, _NAMED[vital]), at) != at:
-            slow.add(subject)
-    return slow
+            shared.add(subject)
+    return shared
 
 
 def _value(texts: Sequence[str], places: tuple[int, ...]) -> str:
@@ -275,13 +312,15 @@ def _value(texts: Sequence[str], places: tuple[int, ...]) -> str:
     return f"{COMPONENTS}{','.join([texts[place] for place in places])}{COMPONENTS_END}"
 
 
-def _entries(built: Iterable[Built]) -> list[str]:
-    return [resources.put(f"Observation/{one.id}", one.body.decode("ascii")) for one in built]
+def _entries(built: Iterable[Built]) -> Iterator[bytes]:
+    for one in built:
+        yield resources.put(f"Observation/{one.id}", one.body.decode("ascii")).encode("ascii")
 
 
-def _cut(texts: Iterable[str]) -> Iterator[bytes]:
-    """Yield Bundles of comma-joined entries, each full to the last entry that fits."""
-    kept: list[str] = []
+def _cut(texts: Iterable[bytes]) -> list[bytes]:
+    """Return Bundles of comma-joined entries, each full to the last entry that fits."""
+    out: list[bytes] = []
+    kept: list[bytes] = []
     size = 0
     for text in texts:
         if size + len(text) < BUNDLE_BYTES_MAX:
@@ -290,23 +329,27 @@ def _cut(texts: Iterable[str]) -> Iterator[bytes]:
             continue
         for entry in _apart(text):
             if kept and size + len(entry) >= BUNDLE_BYTES_MAX:
-                yield _bundle(kept)
+                out.append(_bundle(kept))
                 kept, size = [], 0
             kept.append(entry)
             size += len(entry) + 1
     if kept:
-        yield _bundle(kept)
+        out.append(_bundle(kept))
+    return out
 
 
-def _apart(text: str) -> list[str]:
-    first, *others = text.split(resources.BETWEEN_ENTRIES)
-    whole = [first, *(resources.BETWEEN_ENTRIES[2:] + other for other in others)]
-    return [entry + "}" for entry in whole[:-1]] + whole[-1:]
+def _apart(text: bytes) -> list[bytes]:
+    """Return the entries of comma-joined ones."""
+    first, *others = text.split(_BETWEEN)
+    whole = [first, *(_BETWEEN[2:] + other for other in others)]
+    return [entry + b"}" for entry in whole[:-1]] + whole[-1:]
 
 
-def _bundle(entries: list[str]) -> bytes:
-    listed = ",".join(entries)
-    return f"{resources.TRANSACTION}{listed}{resources.TRANSACTION_END}".encode("ascii")
+def _bundle(entries: list[bytes]) -> bytes:
+    """Return the Bundle of entries, changing the list."""
+    entries[0] = _TRANSACTION + entries[0]
+    entries[-1] += _TRANSACTION_END
+    return entries[0] if len(entries) == 1 else b",".join(entries)
 
 
 @lru_cache(maxsize=CHARTS_MAX)

@@ -120,6 +120,19 @@ def observation_id(subject: str, vital: str, time_ms: int, site: int = 0, channe
     return f"{subject}.{NAME_IN_ID[name]}.{suffix(time_ms, site, channel)}"
 
 
+SCORES: Final = frozenset({"news2", "qsofa", "shock"})
+"""Names that a score's id carries in a vital's place."""
+
+
+def score_id(subject: str, name: str, time_ms: int) -> str:
+    """Return the id of a score's Observation; raises ValueError for what cannot be named."""
+    if name not in SCORES:
+        raise ValueError("no score of this name; see cloud/fhir/ids.py")
+    if not is_subject(subject):
+        raise ValueError("a subject has 32 hex digits")
+    return f"{subject}.{name}.{suffix(time_ms)}"
+
+
 def parse_observation_id(text: str) -> ObservationId | None:
     """Return what an id says, or None unless it is exactly one that `observation_id` gives."""
     match = _ID.fullmatch(text)
@@ -153,6 +166,7 @@ def instant(time_ms: int) -> str:
     return _second(seconds) + _FRACTIONS[rest]
 
 
+assert not SCORES & _NAMES.keys()  # noqa: S101
 assert TIME_MS_MAX < 36**_TIME_DIGITS  # noqa: S101
 assert CHANNEL_MAX < 36**_CHANNEL_DIGITS  # noqa: S101
 assert (  # noqa: S101

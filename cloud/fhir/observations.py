@@ -9,7 +9,7 @@ A pressure whose halves come in different records gives the panel's id twice, th
 with what that record knows; decoders keep the halves of one measurement in one record.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import Final, NamedTuple
 
@@ -47,6 +47,9 @@ class Built(NamedTuple):
 Row = tuple[int, float | None, int, int, int, int]
 """Vital, value, time_ms, status, site, channel."""
 
+Moment = Callable[[int], tuple[str, str]]
+"""Milliseconds of UTC -> what ends the id, and the text between subject and device."""
+
 Scales = tuple[Scale, ...]
 """By index of the vital."""
 
@@ -55,6 +58,10 @@ PLAIN: Final = scale.of_all({})
 
 UNSENT: Final = (int(Status.OK), None)
 """A pressure of a panel that nobody sent: expected to exist, not known (unknown)."""
+
+MINUTE_MS: Final = 60_000
+MINUTE_MARK: Final = ".m"
+"""Ends the id of a minute's median; no id of a reading ends so."""
 
 NEEDED: Final = 2
 """Pressures that every panel has a component of: systolic and diastolic. The mean is optional."""
@@ -69,12 +76,29 @@ _PANEL: Final = tuple(PANEL_OF.get(vital.name) for vital in VITALS)
 class Parts(dict[int, tuple[int, float | None]]):
     """The pressures of one panel so far: position -> (status, value)."""
 
-    def __init__(self, panel: str, time_ms: int, device: str) -> None:
-        """Begin empty; ``device`` is the one that gives them."""
+    def __init__(self, panel: str, time_ms: int, device: str, when: str) -> None:
+        """Begin empty; ``device`` is the one that gives them; ``when``: text of the time."""
         super().__init__()
         self.panel = panel
         self.time_ms = time_ms
         self.device = device
+        self.when = when
+
+
+def at_once(time_ms: int) -> tuple[str, str]:
+    """Return the `Moment` of a reading: measured at this time."""
+    return "", f"{TO_TIME}{instant(time_ms)}{TO_DEVICE}"
+
+
+def of_minute(time_ms: int) -> tuple[str, str]:
+    """Return the `Moment` of a minute's median, by the minute's first millisecond.
+
+    A Period, because it is no measurement of any one time; an id of its own, because a reading of
+    the minute's first millisecond may leave as well.
+    """
+    start, end = instant(time_ms), instant(time_ms + MINUTE_MS - 1)
+    period = f'"}},"effectivePeriod":{{"start":"{start}","end":"{end}"}}'
+    return MINUTE_MARK, f'{period},"method":{{"text":"median of one minute"}}{TO_DEVICE[1:]}'
 
 
 def _panel(subject: str, ident: str, parts: Parts, scales: Scales) -> Built:
@@ -89,8 +113,8 @@ def _panel(subject: str, ident: str, parts: Parts, scales: Scales) -> Built:
     marks = frozenset(Status(status) for status, _ in parts.values()) & MARKING
     head = templates.head(parts.panel, marks)
     body = (
-        f"{OPEN}{ident}{TO_SUBJECT}{subject}{TO_TIME}{instant(parts.time_ms)}{TO_DEVICE}"
-        f"{parts.device}{head.fixed}{head.before}{','.join(texts)}{COMPONENTS_END}"
+        f"{OPEN}{ident}{TO_SUBJECT}{subject}{parts.when}{parts.device}"
+        f"{head.fixed}{head.before}{','.join(texts)}{COMPONENTS_END}"
     )
     return Built(ident, body.encode("ascii"), parts.panel, parts.time_ms, codes | head.codes, codes)
 
@@ -101,31 +125,28 @@ def _build(
     rows: Iterable[Row],
     scales: Scales,
     out: dict[str, Built | Parts],
+    moment: Moment,
 ) -> None:
     """Add the Observations of one source's rows to ``out``, the panels' still in parts."""
     if not (is_subject(subject) and is_subject(device)):
         raise ValueError("a source's subject and device have 32 hex digits each")
     stamped = -1
-    stamp = at = ""
+    mark, when = "", ""
     for vital, value, time_ms, status, site, channel in rows:
         if time_ms != stamped:
-            stamped, stamp, at = time_ms, suffix(time_ms), instant(time_ms)
+            stamped, (mark, when) = time_ms, moment(time_ms)
         panel = _PANEL[vital]
         if panel is not None:
-            ident = f"{subject}.{panel}.{suffix(time_ms, 0, channel) if channel else stamp}"
+            ident = f"{subject}.{panel}.{suffix(time_ms, 0, channel)}{mark}"
             parts = out.get(ident)
             if not isinstance(parts, Parts) or parts.device != device:
-                parts = out[ident] = Parts(panel, time_ms, device)
+                parts = out[ident] = Parts(panel, time_ms, device, when)
             parts[PART_AT[VITALS[vital].name]] = (status, value)
             continue
         where = site if vital == TEMPERATURE else 0  # a site is of temperature
-        after = suffix(time_ms, where, channel) if where or channel else stamp
-        ident = f"{subject}.{_NAME[vital]}.{after}"
+        ident = f"{subject}.{_NAME[vital]}.{suffix(time_ms, where, channel)}{mark}"
         template, said = scales[vital].said(value, status, where)
-        body = (
-            f"{OPEN}{ident}{TO_SUBJECT}{subject}{TO_TIME}{at}{TO_DEVICE}{device}"
-            f"{template.fixed}{said}"
-        )
+        body = f"{OPEN}{ident}{TO_SUBJECT}{subject}{when}{device}{template.fixed}{said}"
         out[ident] = Built(ident, body.encode("ascii"), template.name, time_ms, template.codes)
 
 
@@ -144,10 +165,8 @@ def of_rows(
     ``subject`` and ``device`` are pseudonyms (32 hex digits). Raises ValueError or IndexError for
     a reading that has no place in the code table.
     """
-    made: dict[str, Built | Parts] = {}
     flat = ((r.vital, r.value, r.time_ms, r.status, r.site, r.channel) for r in rows)
-    _build(subject, device, flat, scales, made)
-    return _finish(subject, made, scales)
+    return of_sources(subject, [(device, flat)], scales)
 
 
 def of_columns(columns: Columns, scales: Scales = PLAIN) -> dict[str, list[Built]]:
@@ -155,27 +174,8 @@ def of_columns(columns: Columns, scales: Scales = PLAIN) -> dict[str, list[Built
 
     Raises ValueError or IndexError for columns that ingest would not have written.
     """
-    by_source = rows_of(columns)
-    return {
-        subject: of_sources(columns, by_source, at, scales)
-        for subject, at in sources_of(columns).items()
-    }
-
-
-def sources_of(columns: Columns) -> dict[str, list[int]]:
-    """Return the sources that have rows, by subject, both in the order of the sources."""
-    found: dict[str, list[int]] = {}
-    with_rows = set(columns.source)
-    for at, source in enumerate(columns.sources):
-        if at in with_rows:
-            found.setdefault(source.subject, []).append(at)
-    return found
-
-
-def rows_of(columns: Columns) -> list[list[Row]]:
-    """Return the rows of each source, in their order."""
     zeros = [0] * len(columns)
-    by_source: list[list[Row]] = [[] for _ in columns.sources]
+    rows: list[list[Row]] = [[] for _ in columns.sources]
     for source, vital, value, time_ms, status, site, channel in zip(
         columns.source,
         columns.vital,
@@ -187,16 +187,22 @@ def rows_of(columns: Columns) -> list[list[Row]]:
         strict=True,
     ):
         number = None if value is None else value / _SCALE[vital]
-        by_source[source].append((vital, number, time_ms, status, site, channel))
-    return by_source
+        rows[source].append((vital, number, time_ms, status, site, channel))
+    by_subject: dict[str, list[tuple[str, list[Row]]]] = {}
+    for origin, given in zip(columns.sources, rows, strict=True):
+        if given:
+            by_subject.setdefault(origin.subject, []).append((origin.device, given))
+    return {subject: of_sources(subject, of, scales) for subject, of in by_subject.items()}
 
 
 def of_sources(
-    columns: Columns, rows: Sequence[Sequence[Row]], sources: Sequence[int], scales: Scales
+    subject: str,
+    given: Iterable[tuple[str, Iterable[Row]]],
+    scales: Scales = PLAIN,
+    moment: Moment = at_once,
 ) -> list[Built]:
-    """Return the Observations of one subject's sources, one source after the other."""
+    """Return the Observations of one subject's devices and their rows, one after the other."""
     made: dict[str, Built | Parts] = {}
-    subject = columns.sources[sources[0]].subject
-    for at in sources:
-        _build(subject, columns.sources[at].device, rows[at], scales, made)
+    for device, rows in given:
+        _build(subject, device, rows, scales, made, moment)
     return _finish(subject, made, scales)

@@ -10,18 +10,10 @@ from hypothesis import strategies as st
 
 from cloud.fhir import observations
 from cloud.fhir.ids import parse_observation_id
-from vitals.codes import BY_NAME, SITE_LOINC, VITALS, Consciousness, Site, Status
+from tests.cloud.fhir.rows import AT, DEVICE, SUBJECT, reading, readings
+from vitals.codes import SITE_LOINC, VITALS, Consciousness, Site, Status
 from vitals.columns import Source, pack
 from vitals.reading import Reading
-
-SUBJECT, DEVICE = "0123456789abcdef" * 2, "f" * 32
-AT = 1_795_428_000_000
-
-
-def reading(
-    vital: str, value: float | None, status: int = 0, site: int = 0, channel: int = 0, at: int = AT
-) -> Reading:
-    return Reading(BY_NAME[vital].index, value, at, at, status, site, channel)
 
 
 def built(*readings: Reading) -> list[dict[str, Any]]:
@@ -184,19 +176,6 @@ def test_codes_tell_those_of_components_apart() -> None:
 def test_what_is_no_pseudonym_is_refused(subject: str, device: str) -> None:
     with pytest.raises(ValueError):
         observations.of_rows(subject, device, [reading("spo2", 97)])
-
-
-@st.composite
-def readings(draw: st.DrawFn) -> Reading:
-    vital = draw(st.sampled_from(VITALS))
-    status = draw(st.sampled_from(Status))
-    absent = status in {Status.MISSING, Status.IMPLAUSIBLE}
-    scale = 10**vital.decimals
-    number = draw(st.integers(int(vital.low * scale) + 1, int(vital.high * scale))) / scale
-    site = draw(st.sampled_from(Site)) if vital.name == "temperature" else Site.NONE
-    at = AT + draw(st.integers(0, 3))
-    channel = draw(st.integers(0, 2))
-    return Reading(vital.index, None if absent else number, at, at, status, site, channel)
 
 
 @given(st.lists(readings(), max_size=12))
