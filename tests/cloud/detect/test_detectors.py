@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud.detect.alerts import give
@@ -481,6 +481,7 @@ WHOLE = pushed(
 )
 
 
+@settings(deadline=None)
 @given(walks(), st.data())
 def test_where_the_readings_are_cut_changes_nothing(
     rows: list[Reading], data: st.DataObject
@@ -502,6 +503,7 @@ def test_where_the_readings_are_cut_changes_nothing(
     assert kept == msgspec.msgpack.encode(whole.stored())
 
 
+@settings(deadline=None)
 @given(walks())
 def test_every_episode_is_told_from_its_raise_to_its_end_in_numbers(rows: list[Reading]) -> None:
     episodes: dict[tuple[str, bool], list[AlertEvent]] = {}
