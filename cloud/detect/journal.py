@@ -65,6 +65,8 @@ class Turn(msgspec.Struct, frozen=True, array_like=True):
     """Gateways that were away. Of the chunk COMMON, but every subject's silence hangs on it."""
     back: list[str] = []
     """Gateways that came back in this turn."""
+    ticked_ms: int = 0
+    """When the clock was last looked at."""
 
 
 class Chunk(msgspec.Struct, frozen=True, array_like=True):

@@ -214,9 +214,10 @@ class Partition:
         turns = read.replayed()
         self._rotation.marks = list(read.marks)
         self._rotation.offsets = list(read.offsets)
-        self._rotation.turn = max(read.turns, default=0)
+        self._rotation.turn = max([*read.turns, *read.marks])
         newest = read.turns.get(self._rotation.turn)
-        self._rotation.side = newest.side if newest else 0
+        if newest is not None:
+            self._rotation.side, self._ticked_ms = newest.side, newest.ticked_ms
         common = read.chunks.get(COMMON)
         if common is not None:
             self._common = msgspec.convert(common[""], _Common)
@@ -290,7 +291,8 @@ class Partition:
         made = Made()
         rotation = self._rotation
         rotation.turn += 1
-        tick = now_ms - self._ticked_ms >= TICK_MS
+        # A clock that was set back is looked at too: nothing may wait for the old one.
+        tick = not 0 <= now_ms - self._ticked_ms < TICK_MS
         back: list[str] = []
         for offset, raw in instructions:
             self._instruct(raw, now_ms, made, back)
@@ -333,6 +335,7 @@ class Partition:
             tick,
             away,
             back,
+            self._ticked_ms,
         )
         self._records = len(samples)
         return made
@@ -351,7 +354,7 @@ class Partition:
             self._everything, due = False, list(range(CHUNKS + 1))
         elif not turn.end and not turn.instructions:
             due = list(dict.fromkeys([*due, *rotation.idle(IDLE_CHUNKS)]))
-        out = [(self._message(f"turn/{turn.number % journal.TURNS}", turn), -1)]
+        out: list[tuple[Message, int]] = []
         by_slice: dict[int, dict[str, Kept]] = {index: {} for index in due}
         if due:
             for subject in self._subjects.values():
@@ -368,6 +371,8 @@ class Partition:
             key = f"dedupe/{name[0]}/{name[1]}"
             out.append((self._message(key, self._edges[name].stored()), -1))
         self._changed.clear()
+        # Last, so that whoever reads from the oldest chunk on finds the newest turn.
+        out.append((self._message(f"turn/{turn.number % journal.TURNS}", turn), -1))
         return out
 
     def wrote(self, index: int, offset: int) -> None:
@@ -379,7 +384,7 @@ class Partition:
 
     def due(self, now_ms: int) -> bool:
         """Tell whether the clock alone would do something now; asked once a second."""
-        if now_ms - self._ticked_ms < TICK_MS or self.policy is None:
+        if 0 <= now_ms - self._ticked_ms < TICK_MS or self.policy is None:
             return False
         if any(subject.due_ms <= now_ms for subject in self._subjects.values()) or any(
             self._gateway_due(edge, gateway, now_ms)
