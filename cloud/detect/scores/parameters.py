@@ -47,7 +47,10 @@ class Charted(NamedTuple):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """What is known of one patient: the newest usable measurement of each vital."""
+    """What is known of one patient: the newest usable measurement of each vital.
+
+    Usable is a value without doubt (status OK or ALARM_INHIBITED): the caller's business.
+    """
 
     values: Mapping[int, Charted]
     """By index of the code table."""
@@ -161,7 +164,10 @@ def charted_value(vital: Vital, number: Decimal | float) -> int:
 
 
 def fresh(charted: Charted, now_ms: int, age_ms: int) -> bool:
-    """Tell whether a measurement still counts; one from ahead of ``now_ms`` does."""
+    """Tell whether a measurement still counts; one from ahead of ``now_ms`` does.
+
+    How far ahead a time may be is the caller's to bound (`cloud.detect.lanes.clamp_ms`).
+    """
     return now_ms - charted.time_ms <= age_ms
 
 

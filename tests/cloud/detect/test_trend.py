@@ -103,6 +103,11 @@ def test_exactly_the_change_counts_and_a_little_less_does_not() -> None:
     for change, is_found in ((30, True), (30.01, False)):
         trend = Trend("heart_rate", "rising", change, 15, "low")
         assert (found(values, trend) is not None) == is_found
+    # 17/7 a minute for 21 minutes is 51, though not in binary.
+    stairs: Minutes = [17 * at // 7 for at in range(21)]
+    for change, is_found in ((51, True), (51.01, False)):
+        trend = Trend("heart_rate", "rising", change, 21, "low")
+        assert (found(stairs, trend) is not None) == is_found
     thirds: Minutes = [100 - at for at in range(5)]
     for change, is_found in ((5, True), (5.01, False)):
         trend = Trend("spo2", "falling", change, 5, "low")
