@@ -131,3 +131,17 @@ def test_who_pushes_is_a_sign_in_name(
     words = ["push", desk.file("p.toml"), "--config", str(desk.config), "--who", who]
     assert desk.run(*words) == Exit.CONFIG
     assert "--who: a user's sign-in name" in capsys.readouterr().err
+
+
+def test_the_readmes_example_is_a_good_policy(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = Path(__file__).parents[3] / "cloud" / "policy" / "README.md"
+    example = readme.read_text().split("```\n")[1]
+    head, _, layers = example.partition("[[ward]]")
+    version = head.splitlines()[0]
+    file = desk.file("p.toml", ('version = "default-2"', version), tail=f"\n[[ward]]{layers}")
+    assert desk.run("check", file) == Exit.OK
+    assert "1 wards, 1 beds, 1 patients" in capsys.readouterr().out
+    assert desk.run("diff", desk.file("old.toml"), file) == 1
+    assert "ward Respiratory  spo2.low.high" in capsys.readouterr().out
