@@ -29,11 +29,12 @@ test: setup ## All tests: units, the validator, and the real path on one machine
 
 test-all: check test faults fuzz ## Everything, the long suites too
 
-faults: setup ## Power cuts at every sector, kills, 5,000 idle connections, 20,000 histories of a session
+faults: setup ## Power cuts at every sector, kills, 5,000 idle connections, 20,000 histories, 10,000 resources
 	HEALTHSYNC_FAULT_BYTES=100000000 HEALTHSYNC_KILLS=30 HEALTHSYNC_IDLE_CONNECTIONS=5000 \
 	  HEALTHSYNC_DELAY_S=0.1 $(PYTHON) -m pytest tests/edge/test_power_cut.py \
 	  tests/edge/test_salvage.py tests/edge/test_salvage_pages.py tests/edge/test_hostile.py
 	HEALTHSYNC_SESSION_EXAMPLES=20000 $(PYTHON) -m pytest tests/session
+	HEALTHSYNC_VALIDATOR_RANDOM=10000 $(PYTHON) -m pytest tests/validator
 	HEALTHSYNC_LINK_KILLS=40 HEALTHSYNC_LINK_CUTS=120 \
 	  $(PYTHON) -m pytest tests/system/test_uplink_faults.py
 

@@ -93,12 +93,12 @@ def at_once(time_ms: int) -> tuple[str, str]:
 def of_minute(time_ms: int) -> tuple[str, str]:
     """Return the `Moment` of a minute's median, by the minute's first millisecond.
 
-    A Period, because it is no measurement of any one time; an id of its own, because a reading of
-    the minute's first millisecond may leave as well.
+    The minute's first millisecond and a method that says so; not the Period that it is, because
+    HL7's validator fails any vital sign with a Period by the profile's vs-1. An id of its own,
+    because a reading of the minute's first millisecond may leave as well.
     """
-    start, end = instant(time_ms), instant(time_ms + MINUTE_MS - 1)
-    period = f'"}},"effectivePeriod":{{"start":"{start}","end":"{end}"}}'
-    return MINUTE_MARK, f'{period},"method":{{"text":"median of one minute"}}{TO_DEVICE[1:]}'
+    method = '"method":{"text":"median of the minute that begins at this time"}'
+    return MINUTE_MARK, f'{TO_TIME}{instant(time_ms)}",{method}{TO_DEVICE[1:]}'
 
 
 def _panel(subject: str, ident: str, parts: Parts, scales: Scales) -> Built:

@@ -224,17 +224,13 @@ def test_nothing_is_lost_and_medians_are_medians(
 # How it leaves.
 
 
-def test_a_minutes_median_is_of_a_period_and_has_an_id_of_its_own() -> None:
+def test_a_minutes_median_says_so_and_has_an_id_of_its_own() -> None:
     limits = {BY_NAME["spo2"].index: Limits(90)}
     (made,) = Chart(limits).minute(SUBJECT, DEVICE, [reading("spo2", 89, at=M0)])
     body = json.loads(made.body)
     Observation.model_validate(body)
-    assert body["effectivePeriod"] == {
-        "start": "2026-11-23T10:00:00.000Z",
-        "end": "2026-11-23T10:00:59.999Z",
-    }
-    assert "effectiveDateTime" not in body
-    assert body["method"] == {"text": "median of one minute"}
+    assert body["effectiveDateTime"] == "2026-11-23T10:00:00.000Z"
+    assert body["method"] == {"text": "median of the minute that begins at this time"}
     assert body["interpretation"][0]["coding"][0]["code"] == "L"
     (plain,) = Chart(limits).rows(SUBJECT, DEVICE, [reading("spo2", 89, at=M0)])
     assert body["id"] == f"{plain.id}.m"
@@ -246,7 +242,7 @@ def test_the_pressures_of_a_minute_are_one_panel() -> None:
     (made,) = chart.of({}).minute(SUBJECT, DEVICE, rows)
     body = json.loads(made.body)
     Observation.model_validate(body)
-    assert "effectivePeriod" in body
+    assert "method" in body
     assert [part["valueQuantity"]["value"] for part in body["component"]] == [120, 80]
 
 
