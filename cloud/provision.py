@@ -57,6 +57,8 @@ GRANTS: Final = (
     Grant("detect", "DESCRIBE", "TRANSACTIONAL_ID", "detect-", prefixed=True),
     *_reads("project", "samples", "alerts", "identity"),
     *_reads("archive", "samples"),
+    *_reads("deliver", "fhir"),
+    *_writes("deliver", "undelivered"),
     *_reads("audit", "samples", "state", "quarantine", "alerts", "identity", "fhir"),
 )
 

@@ -44,6 +44,7 @@ _SERVICE_CERTIFICATES: Final = (
     "audit",
     "cloudwatch",
     "est",
+    "deliver",
 )
 
 

@@ -22,8 +22,9 @@ IDENTITY: Final = Topic("identity", SUBJECT_PARTITIONS, -1, compact=True)
 QUARANTINE: Final = Topic("quarantine", 1, 28 * DAY_MS, compact=False)
 COMMANDS: Final = Topic("commands", SUBJECT_PARTITIONS, 28 * DAY_MS, compact=False)
 STATE: Final = Topic("state", SUBJECT_PARTITIONS, -1, compact=True)
+UNDELIVERED: Final = Topic("undelivered", SUBJECT_PARTITIONS, 28 * DAY_MS, compact=False)
 
-ALL: Final = (SAMPLES, FHIR, ALERTS, IDENTITY, QUARANTINE, COMMANDS, STATE)
+ALL: Final = (SAMPLES, FHIR, ALERTS, IDENTITY, QUARANTINE, COMMANDS, STATE, UNDELIVERED)
 
 
 def partition_of(subject: str) -> int:

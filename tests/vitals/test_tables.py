@@ -38,6 +38,7 @@ def test_topics_are_those_of_the_design_and_commands() -> None:
         "quarantine",
         "commands",
         "state",
+        "undelivered",
     ]
     by_subject = [topic for topic in topics.ALL if topic is not topics.QUARANTINE]
     assert {topic.partitions for topic in by_subject} == {topics.SUBJECT_PARTITIONS}
