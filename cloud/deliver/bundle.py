@@ -11,8 +11,9 @@ import msgspec
 
 from vitals.errors import UNREADABLE
 
-# FHIR R4 §2.24.0.1 ``id``; §3.1.0.7 update: PUT [type]/[id]. A condition after ``?`` is no name.
-_URL: Final = re.compile(r"([A-Z][A-Za-z]{1,63})/([A-Za-z0-9.-]{1,64})")
+# FHIR R4 §2.24.0.1 ``id``; §3.1.0.7 update: PUT [type]/[id]. A condition after ``?`` is no name;
+# ``.`` and ``..`` are ids that a proxy takes for a way up.
+_URL: Final = re.compile(r"([A-Z][A-Za-z]{1,63})/(?!\.{1,2}\Z)([A-Za-z0-9.-]{1,64})")
 
 
 class Malformed(Exception):

@@ -89,12 +89,14 @@ def read_key(path: Path) -> Key:
 
 
 def assertion(key: Key, settings: OAuth, audience: str, now_s: int, jti: str) -> str:
-    """Return a signed statement of who asks ``audience``, good once and for ASSERTION_S."""
+    """Return a signed statement of who asks ``audience``, good once and for ASSERTION_S.
+
+    Without ``iat``, which SMART does not ask for: a server a second behind would refuse it.
+    """
     claims: dict[str, Any] = {
         "iss": settings.client_id,
         "sub": settings.client_id,
         "aud": audience,
-        "iat": now_s,
         "exp": now_s + ASSERTION_S,
         "jti": jti,
     }
