@@ -173,6 +173,10 @@ class Handler(BaseHTTPRequestHandler):
             kept, self.wfile = self.wfile, Nowhere()  # type: ignore[assignment]
             self.serve(body)
             self.wfile = kept
+        if rule["do"] == "late":
+            time.sleep(rule["seconds"])
+            self.serve(body)
+            return
         self.misbehave(rule)
 
     def control(self, wanted: dict[str, Any]) -> None:

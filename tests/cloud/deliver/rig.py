@@ -110,6 +110,12 @@ class FhirServer:
         db.close()
         return [(url, json.loads(body)) for url, body in rows]
 
+    def writes(self) -> int:
+        with sqlite3.connect(self.database) as db:
+            (found,) = db.execute("select count(*) from w").fetchone()
+        db.close()
+        return int(found)
+
     def versions(self) -> dict[str, int]:
         with sqlite3.connect(self.database) as db:
             found = dict(db.execute("select url, version from r").fetchall())

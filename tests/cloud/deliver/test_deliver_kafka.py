@@ -145,11 +145,11 @@ def ends(sent: list[Sent]) -> dict[int, int]:
     return {one.partition: one.offset + 1 for one in sorted(sent, key=lambda one: one.offset)}
 
 
-def wait_until(true: Callable[[], bool], what: str) -> None:
+def wait_until(true: Callable[[], bool], what: str, every_s: float = 0.2) -> None:
     deadline = time.monotonic() + BOUND_S
     while not true():
         assert time.monotonic() < deadline, f"{what}: not within {BOUND_S} s"
-        time.sleep(0.2)  # a real server's progress, polled
+        time.sleep(every_s)  # a real server's progress, polled
 
 
 def wait_for(broker: Broker, sent: list[Sent]) -> None:
@@ -226,8 +226,10 @@ def test_killed_at_any_moment_the_end_is_the_same(
     sent: list[Sent] = []
     versions: dict[str, int] = {}
     for round_ in range(8):
+        before = fhir.writes()
         sent += produced(broker, ward(round_, 250))
-        time.sleep(rng.uniform(0.2, 1.2))  # at random moments of the work
+        # somewhere in the round's work, of which there is more than 450 writes
+        wait_until(lambda: fhir.writes() >= before + rng.randrange(400), "work", every_s=0.005)
         victim = rng.choice([0, 1, None])
         if victim is None:
             fhir.end(signal.SIGKILL)

@@ -1,5 +1,7 @@
 """A partition's thread: one after another, bounded, and ended at once."""
 
+import io
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,7 +25,6 @@ class Rig:
     """A lane on a real server; a dead letter waits until Kafka, here an event, has it."""
 
     def __init__(self, fhir: FhirServer) -> None:
-        import ssl
 
         connection = Connection(fhir.base, ssl.create_default_context(), 10)
         self.kafka_has_it = threading.Event()
@@ -35,7 +36,7 @@ class Rig:
         self, fhir: FhirServer, connection: Connection, pause: Callable[[float], None]
     ) -> Courier:
         self.pause = pause
-        log = Log("deliver", now_ms, open("/dev/null", "w"))  # noqa: SIM115, PTH123
+        log = Log("deliver", now_ms, io.StringIO())
         server = Server(fhir.base, connection, None)
         return Courier(server, self._bury, pause, now_ms, lambda: 0.0, log)
 
@@ -103,13 +104,12 @@ def test_cancelled_while_it_waits_it_does_no_more(fhir: FhirServer, rig: Rig) ->
 
 
 def test_cancelled_during_a_request_it_lets_that_end(fhir: FhirServer, rig: Rig) -> None:
-    fhir.rule("POST /fhir", "hang", seconds=0.5, after=True)
+    fhir.rule("POST /fhir", "late", seconds=0.5)
     rig.lane.put(record(bundle(observation("a.spo2.1")), 4))
     until(lambda: "POST /fhir" in fhir.lines())
     rig.lane.cancel()
     assert rig.lane.join(BOUND_S)
-    assert rig.lane.done is None, "its answer never came"
-    assert fhir.lines().count("POST /fhir") == 1
+    assert rig.lane.done == 5
 
 
 def test_idle_it_ends_at_once(rig: Rig) -> None:
@@ -120,7 +120,7 @@ def test_idle_it_ends_at_once(rig: Rig) -> None:
 
 
 def test_a_defect_is_kept_for_the_process_to_end_with(rig: Rig) -> None:
-    rig.lane.put(record(5))  # type: ignore[arg-type]  # no value is a number
+    rig.lane.put(record([1]))  # type: ignore[arg-type]  # no value is a list
     until(lambda: rig.lane.failure is not None)
     assert rig.lane.done is None
 
