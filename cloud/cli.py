@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -12,6 +13,8 @@ class Service(NamedTuple):
     text: str
     module: str
     """Has ``run(config)``."""
+    options: Mapping[str, str] = {}
+    """Further options, each with its help: keywords of ``run``, None when not given."""
 
 
 SERVICES: Final = {
@@ -20,6 +23,11 @@ SERVICES: Final = {
     "project": Service("Kafka to Redis", "cloud.project.main"),
     "archive": Service("Kafka to encrypted Parquet on S3", "cloud.archive.main"),
     "api": Service("FHIR R4 REST and the ward station", "cloud.api.main"),
+    "deliver": Service(
+        "Kafka FHIR Bundles to any FHIR R4 server",
+        "cloud.deliver.main",
+        {"to": "the server's base URL, instead of the configuration's"},
+    ),
     "cloudwatch": Service("the services' metrics to CloudWatch", "cloud.cloudwatch.main"),
     "est": Service("enrolment and renewal of gateways' certificates", "cloud.pki.main"),
     "pull-crl": Service("the list of revoked gateways to HAProxy", "cloud.revocation.main"),
@@ -32,6 +40,8 @@ def register(parser: argparse.ArgumentParser) -> None:
     for name, service in SERVICES.items():
         sub = services.add_parser(name, help=service.text, description=service.text)
         sub.add_argument("--config", type=Path, required=True, metavar="FILE")
+        for word, help_ in service.options.items():
+            sub.add_argument(f"--{word}", metavar=word.upper(), help=help_)
         sub.set_defaults(run=_run)
     from cloud import fhir_command
     from cloud.ingest import settings_command
@@ -49,5 +59,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    module = importlib.import_module(SERVICES[options.service].module)
-    return int(module.run(options.config))
+    service = SERVICES[options.service]
+    module = importlib.import_module(service.module)
+    further = {word: getattr(options, word) for word in service.options}
+    return int(module.run(options.config, **further))

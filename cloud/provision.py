@@ -59,6 +59,8 @@ GRANTS: Final = (
     *_reads("archive", "samples"),
     *_writes("operator", "commands"),
     Grant("operator", "IDEMPOTENT_WRITE", "BROKER", "kafka-cluster"),
+    *_reads("deliver", "fhir"),
+    *_writes("deliver", "undelivered"),
     *_reads("audit", "samples", "state", "quarantine", "alerts", "identity", "fhir"),
 )
 

@@ -45,6 +45,7 @@ _SERVICE_CERTIFICATES: Final = (
     "operator",
     "cloudwatch",
     "est",
+    "deliver",
 )
 
 

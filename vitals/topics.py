@@ -23,8 +23,19 @@ QUARANTINE: Final = Topic("quarantine", 1, 28 * DAY_MS, compact=False)
 COMMANDS: Final = Topic("commands", SUBJECT_PARTITIONS, 28 * DAY_MS, compact=False)
 POISON: Final = Topic("poison", SUBJECT_PARTITIONS, 28 * DAY_MS, compact=False)
 STATE: Final = Topic("state", SUBJECT_PARTITIONS, -1, compact=True)
+UNDELIVERED: Final = Topic("undelivered", SUBJECT_PARTITIONS, 28 * DAY_MS, compact=False)
 
-ALL: Final = (SAMPLES, FHIR, ALERTS, IDENTITY, QUARANTINE, COMMANDS, POISON, STATE)
+ALL: Final = (
+    SAMPLES,
+    FHIR,
+    ALERTS,
+    IDENTITY,
+    QUARANTINE,
+    COMMANDS,
+    POISON,
+    STATE,
+    UNDELIVERED,
+)
 
 
 def partition_of(subject: str) -> int:

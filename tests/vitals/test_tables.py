@@ -39,6 +39,7 @@ def test_topics_are_those_of_the_design_commands_and_poison() -> None:
         "commands",
         "poison",
         "state",
+        "undelivered",
     ]
     by_subject = [topic for topic in topics.ALL if topic is not topics.QUARANTINE]
     assert {topic.partitions for topic in by_subject} == {topics.SUBJECT_PARTITIONS}
