@@ -20,7 +20,9 @@ from cloud.detect.journal import CHUNKS, COMMON, Chunk, Journal, Marks, Rotation
 from cloud.detect.lifecycle import Raised, Returned
 from cloud.detect.rules import Rules, RulesOf
 from cloud.detect.silence import Gateway, gateway_event, home_of
-from cloud.detect.subject import Kept, Subject
+from cloud.detect.subject import LIMIT, Kept, Subject
+from cloud.fhir import resources
+from cloud.fhir.charting import Given, Leaving
 from cloud.fhir.ids import is_subject
 from cloud.policy.model import Policy
 from cloud.policy.resolve import resolve
@@ -49,6 +51,9 @@ TICK_MS: Final = 1_000
 
 GATEWAYS_MAX: Final = 10_000
 """Gateways watched; further ones are served all the same, but nobody misses them."""
+
+CHARTED_MAX: Final = 400
+"""Observations in one Bundle of charting by the minute: below chart.BUNDLE_BYTES_MAX."""
 
 IDLE_CHUNKS: Final = 8
 """Chunks written in a turn that was given nothing."""
@@ -323,6 +328,11 @@ class Partition:
                 self._judge(record, made)
             except Exception as error:
                 raise Unjudged(offset) from error
+        for alert in made.alerts:
+            # A changed limit is no issue of the patient's; a gateway has no patient.
+            issue = None if alert.kind == LIMIT else resources.issue_bundle(alert)
+            if issue is not None:
+                made.fhir.append(Message(alert.subject.encode(), issue))
         begin, end = (samples[0][0], samples[-1][0] + 1) if samples else (0, 0)
         self._turn = Turn(
             rotation.turn,
@@ -543,6 +553,8 @@ class Partition:
         for subject in self._subjects.values():
             if subject.due_ms <= now_ms and self._holds(subject.slice):
                 made.alerts += subject.tick(now_ms, away)
+                if subject.minutes.minutes:
+                    self._leave(subject, subject.close_minutes(now_ms), made)
                 self._ruled(subject)
                 self._touch(subject)
                 if subject.idle:
@@ -554,6 +566,7 @@ class Partition:
         """Judge a record's readings and render them: the hot path."""
         columns, ingested_ms = record.columns, record.ingested_ms
         subjects = [self._subject(source, record, made) for source in columns.sources]
+        told = len(made.alerts)
         self._observe(columns, subjects, ingested_ms, made)
         for at, alert in columns.alerts:
             source = columns.sources[at]
@@ -561,7 +574,7 @@ class Partition:
         for subject in subjects:
             self._touch(subject)
         made.readings += len(columns)
-        self._render(columns, subjects, made)
+        self._render(columns, subjects, made, told)
 
     def _subject(self, source: Source, record: SamplesRecord, made: Made) -> Subject:
         subject = self._subjects.get(source.subject)
@@ -645,13 +658,47 @@ class Partition:
                 reading = Reading(vital, value / SCALE[vital], time_ms, ingested_ms)
                 made.alerts += subject.observe(reading, value, ingested_ms)
 
-    def _render(self, columns: Columns, subjects: list[Subject], made: Made) -> None:
-        if not columns.vital:
-            return
-        chart = subjects[0].rules.chart
-        own = {one.name: one.rules.chart for one in subjects if one.rules.chart is not chart}
-        for name, body in chart.bundles(columns, own):
-            made.fhir.append(Message(name.encode(), body))
+    def _render(self, columns: Columns, subjects: list[Subject], made: Made, told: int) -> None:
+        """Make Bundles of a record; ``told``: how many alerts there were before it."""
+        if columns.vital:
+            chart = subjects[0].rules.chart
+            if all(one.rules.charting.mode == "every" for one in subjects):
+                own = {
+                    one.name: one.rules.chart for one in subjects if one.rules.chart is not chart
+                }
+                for name, body in chart.bundles(columns, own):
+                    made.fhir.append(Message(name.encode(), body))
+            else:
+                self._chart(columns, subjects, made, told)
+        for subject in subjects:
+            if subject.leaving:
+                made.fhir.append(_bundle(subject.name, subject.leaving))
+                subject.leaving = []
+
+    def _chart(self, columns: Columns, subjects: list[Subject], made: Made, told: int) -> None:
+        """Chart what the policy of each subject says."""
+        given: dict[str, list[Given]] = {}
+        newest = max(columns.times_ms())
+        for at, reading in columns.rows():
+            device = columns.sources[at].device
+            given.setdefault(subjects[at].name, []).append(Given(device, reading))
+        by_name = {subject.name: subject for subject in subjects}
+        for name, readings in given.items():
+            subject = by_name[name]
+            self._leave(subject, subject.chart(readings, made.alerts[told:], newest), made)
+
+    def _leave(self, subject: Subject, leaving: Leaving, made: Made) -> None:
+        chart = subject.rules.chart
+        built: dict[str, bytes] = {}
+        for make, those in ((chart.rows, leaving.readings), (chart.minute, leaving.minutes)):
+            by_device: dict[str, list[Reading]] = {}
+            for device, reading in those:
+                by_device.setdefault(device, []).append(reading)
+            for device, readings in by_device.items():
+                built |= {one.id: one.body for one in make(subject.name, device, readings)}
+        entries = list(built.items())
+        for at in range(0, len(entries), CHARTED_MAX):
+            made.fhir.append(_bundle(subject.name, entries[at : at + CHARTED_MAX]))
 
     # -- rules ---------------------------------------------------------------------------------
 
@@ -679,6 +726,12 @@ class Partition:
 
 def _edge_slice(name: tuple[str, str]) -> int:
     return zlib.crc32("/".join(name).encode()) % CHUNKS
+
+
+def _bundle(subject: str, built: Sequence[tuple[str, bytes]]) -> Message:
+    """Return Observations (id, body) as one transaction Bundle."""
+    entries = [(f"Observation/{ident}", body) for ident, body in built]
+    return Message(subject.encode(), resources.transaction(entries))
 
 
 def alert_message(alert: AlertEvent) -> Message:

@@ -14,6 +14,7 @@ from cloud.detect.threshold import bounds
 from cloud.detect.trending import trends_of
 from cloud.fhir import chart
 from cloud.fhir.chart import Chart
+from cloud.fhir.charting import Charting
 from cloud.fhir.ranges import Limits
 from cloud.policy.resolve import Effective
 from vitals.codes import VITALS
@@ -30,6 +31,7 @@ class Rules:
     __slots__ = (
         "ages",
         "chart",
+        "charting",
         "effective",
         "high",
         "late_ms",
@@ -68,6 +70,7 @@ class Rules:
         self.levels = levels_of(effective)
         self.ages = ages_of(effective)
         self.trends = trends_of(effective)
+        self.charting = Charting(effective.charting.mode, effective.charting.around_alarm_ms)
         self.marked = [
             effective.artefact
             and BOUNDS[vital.index] != NO_BOUND

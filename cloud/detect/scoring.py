@@ -8,18 +8,22 @@ alarm, and be below for as long to end. Only while one of these delays runs is e
 its parameters looked at (`running`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from cloud.detect.episode import Delays, Sample
 from cloud.detect.lanes import Condition, Pair, Watches, event, judge
 from cloud.detect.scores import news2, qsofa, shock
-from cloud.detect.scores.parameters import PARAMETER_OF, Ages, Charted, Score, Snapshot
+from cloud.detect.scores.parameters import PARAMETER_OF, Ages, Score, Snapshot
+from cloud.detect.scores.parameters import Charted as Measured
 from cloud.detect.threshold import Finding
+from cloud.fhir import resources
 from cloud.policy.resolve import Effective
 from vitals.codes import BY_NAME, VITALS
 
 DELAY_MS: Final = 60_000
+CHART_MS: Final = 60_000
+"""A score that flickers is charted once a minute; one that rises, at once."""
 GAP_MS: Final = 300_000
 """Longer without a look, and a delay starts anew."""
 
@@ -27,6 +31,8 @@ NEWS2: Final = "news2"
 QSOFA: Final = "qsofa"
 SHOCK: Final = "shock_index"
 KINDS: Final = frozenset({NEWS2, QSOFA, SHOCK})
+NAMES: Final = {NEWS2: "news2", QSOFA: "qsofa", SHOCK: "shock"}
+"""As their Observations name them."""
 
 _QSOFA_EDGES: Final = {
     "resp_rate": qsofa.RESP_RATE_FROM,
@@ -51,6 +57,14 @@ class Level(NamedTuple):
     priority: str
 
 
+class Charted(NamedTuple):
+    """What of a score was charted last."""
+
+    at_ms: int
+    lowest: float
+    highest: float
+
+
 class Read(NamedTuple):
     """A score at one time, as its conditions see it."""
 
@@ -63,6 +77,11 @@ class Read(NamedTuple):
     text: str
     vitals: tuple[int, ...]
     """Whose newest readings it rests on."""
+    highest: float
+    """Highest possible total."""
+    sub_scores: Mapping[str, int]
+    gaps: tuple[tuple[str, str], ...]
+    """(parameter, why it is missing)."""
 
 
 def levels_of(policy: Effective) -> tuple[Level, ...]:
@@ -101,7 +120,7 @@ def ages_of(policy: Effective) -> Ages:
     )
 
 
-def snapshot(values: Mapping[int, Charted], policy: Effective) -> Snapshot:
+def snapshot(values: Mapping[int, Measured], policy: Effective) -> Snapshot:
     """Return what the scores read."""
     news = policy.scores.news2
     return Snapshot(
@@ -119,7 +138,8 @@ def read(kind: str, known: Snapshot, at_ms: int, ages: Ages) -> Read | None:
         if index.value is None:
             return None
         vitals = tuple(taken.vital for taken in index.evidence)
-        return Read(kind, index.value, 0, False, f"shock index {index.value:.2f}", vitals)
+        text = f"shock index {index.value:.2f}"
+        return Read(kind, index.value, 0, False, text, vitals, index.value, {}, ())
     found: Score = (news2 if kind == NEWS2 else qsofa).score(known, at_ms, ages)
     if found.not_applicable:
         return None
@@ -129,7 +149,35 @@ def read(kind: str, known: Snapshot, at_ms: int, ages: Ages) -> Read | None:
     if found.missing:
         text += " without " + ", ".join(missing.parameter for missing in found.missing)
     vitals = tuple(taken.vital for taken in found.evidence)
-    return Read(kind, low, len(found.missing), found.single_red, text, vitals)
+    gaps = tuple((missing.parameter, missing.why) for missing in found.missing)
+    return Read(kind, low, len(gaps), found.single_red, text, vitals, high, found.sub_scores, gaps)
+
+
+def chart(subject: str, score: Read, at_ms: int, evidence: Sequence[str], scale: int) -> bytes:
+    """Return the Observation of a score."""
+    whole = not score.gaps
+    bounds = None if whole else (score.lowest, score.highest)
+    total = score.lowest if whole else None
+    return resources.score(
+        subject,
+        at_ms,
+        NAMES[score.kind],
+        total,
+        bounds,
+        score.sub_scores,
+        score.gaps,
+        evidence,
+        spo2_scale=scale,
+    )
+
+
+def news(before: Charted | None, score: Read, at_ms: int) -> bool:
+    """Tell whether to chart a score: when it changed, and once in CHART_MS unless it rises."""
+    if before is None:
+        return True
+    if (score.lowest, score.highest) == (before.lowest, before.highest):
+        return False
+    return score.lowest > before.lowest or at_ms - before.at_ms >= CHART_MS
 
 
 def step(

@@ -41,7 +41,9 @@ from cloud.detect.scores.parameters import Charted
 from cloud.detect.silence import Origin, device_event, device_key, episode_of
 from cloud.detect.threshold import Finding
 from cloud.detect.trending import AllSeries
-from cloud.fhir.ids import observation_id
+from cloud.fhir import charting
+from cloud.fhir.ids import observation_id, score_id
+from cloud.fhir.observations import MINUTE_MS
 from cloud.policy.resolve import refusal
 from cloud.records import AlertEvent, Command
 from vitals.codes import VITALS, Status, decimal_scale
@@ -55,6 +57,9 @@ _UNSET: Final = -(2**31)
 CONTINUOUS: Final = tuple(vital.index for vital in VITALS if vital.continuous)
 PRIORITIES: Final = {"high": 0, "medium": 1, "low": 2}
 NO_MARKS: Final[frozenset[str]] = frozenset()
+
+LIMIT: Final = "limit"
+"""Kind of an event that tells of a changed limit."""
 
 BEDSIDE: Final = "device"
 """Who: a user at the device itself."""
@@ -70,6 +75,9 @@ COMMANDS_KEPT: Final = 32
 
 ORIGINS_MAX: Final = 16
 """Devices of one subject watched for silence; with more, the one silent for longest goes."""
+
+SPANS_MAX: Final = 64
+"""Alarms of one subject around which every reading is charted; the oldest goes first."""
 
 SCORE_EVERY_MS: Final = 5_000
 """While a delay of a score runs, it is computed again after so long."""
@@ -103,6 +111,9 @@ class Kept(msgspec.Struct, array_like=True):
     due_ms: int = 0
     edge: str = ""
     device: str = ""
+    charted: dict[str, scoring.Charted] = {}
+    minutes: charting.State = charting.NOTHING
+    spans: list[charting.Span] = []
 
 
 def family_of(key: str) -> str:
@@ -121,6 +132,7 @@ class Subject:
     """See the module. ``rules`` must be set before anything else is asked."""
 
     __slots__ = (
+        "charted",
         "commands",
         "device",
         "due_ms",
@@ -128,8 +140,10 @@ class Subject:
         "episodes",
         "high",
         "last",
+        "leaving",
         "looked_ms",
         "low",
+        "minutes",
         "missing",
         "name",
         "origins",
@@ -139,6 +153,7 @@ class Subject:
         "scored_ms",
         "series",
         "slice",
+        "spans",
         "stale",
         "traces",
         "until",
@@ -175,6 +190,14 @@ class Subject:
         self.due_ms = kept.due_ms
         self.edge, self.device = kept.edge, kept.device
         """The gateway and the device that came last: whose ward and bed hold."""
+        self.charted = kept.charted
+        """Score -> what of it was charted last."""
+        self.minutes = kept.minutes
+        """What charting by the minute remembers."""
+        self.spans = kept.spans
+        """Alarms around which every reading is charted."""
+        self.leaving: list[tuple[str, bytes]] = []
+        """Scores that leave: (id, body); whoever takes them empties it."""
         self.low = array("i", [_NOTHING]) * _COUNT
         self.high = array("i", [-_NOTHING]) * _COUNT
         self.until = array("q", bytes(8 * _COUNT))
@@ -199,6 +222,9 @@ class Subject:
             self.due_ms,
             self.edge,
             self.device,
+            self.charted,
+            self.minutes,
+            self.spans,
         )
 
     def ask(self) -> None:
@@ -348,7 +374,7 @@ class Subject:
         levels = self.rules.levels
         self.scored_ms = at_ms
         policy = self.rules.effective
-        known = scoring.snapshot(self._charted(), policy)
+        known = scoring.snapshot(self._measured(), policy)
         out: list[AlertEvent] = []
         for kind in dict.fromkeys(level.kind for level in levels):
             score = scoring.read(kind, known, at_ms, self.rules.ages)
@@ -358,6 +384,11 @@ class Subject:
                 observation_id(self.name, VITALS[vital].name, self.last[vital])
                 for vital in score.vitals
             ]
+            if scoring.news(self.charted.get(kind), score, at_ms):
+                self.charted[kind] = scoring.Charted(at_ms, score.lowest, score.highest)
+                scale = policy.scores.news2.spo2_scale
+                body = scoring.chart(self.name, score, at_ms, evidence, scale)
+                self.leaving.append((score_id(self.name, scoring.NAMES[kind], at_ms), body))
             for level in levels:
                 if level.kind == kind:
                     found = scoring.step(
@@ -369,7 +400,7 @@ class Subject:
                 self.low[vital], self.high[vital] = _NOTHING, -_NOTHING
         return out
 
-    def _charted(self) -> dict[int, Charted]:
+    def _measured(self) -> dict[int, Charted]:
         return {
             vital: Charted(self.value[vital], self.last[vital])
             for vital in scoring.PARAMETERS
@@ -430,6 +461,32 @@ class Subject:
             until = min(until, trending.held(self.series, vital))
         self.low[vital], self.high[vital] = low, high
         self.until[vital] = until
+
+    # -- charting by the minute ----------------------------------------------------------------
+
+    def chart(
+        self, given: Iterable[charting.Given], events: Iterable[AlertEvent], now_ms: int
+    ) -> charting.Leaving:
+        """Return which readings are charted now; ``events``: what was told since the last call."""
+        around_ms = self.rules.charting.around_ms
+        open_spans = {span.began_ms: span for span in self.spans}
+        for event in events:
+            if event.subject == self.name and not event.retrospective:
+                open_spans[event.began_ms] = charting.Span(event.began_ms, event.ended_ms)
+        self.spans = [
+            span
+            for span in open_spans.values()
+            if span.ended_ms is None or now_ms - span.ended_ms < 2 * around_ms
+        ][-SPANS_MAX:]
+        self.minutes, leaving = charting.advance(
+            self.minutes, given, self.spans, self.rules.charting
+        )
+        return leaving
+
+    def close_minutes(self, now_ms: int) -> charting.Leaving:
+        """Return the medians of minutes that nothing is added to any more."""
+        self.minutes, leaving = charting.close(self.minutes, now_ms - MINUTE_MS)
+        return leaving
 
     # -- devices ---------------------------------------------------------------------------------
 
@@ -623,6 +680,8 @@ class Subject:
             silent = all(origin.silent for origin in self.origins)
             wanted = min(wanted, heard + (silence.forget_ms if silent else silence.after_ms) + 1)
             wanted = min(wanted, self.looked_ms + LOOK_MS)
+        for minute in self.minutes.minutes.values():
+            wanted = min(wanted, minute.start_ms + 2 * MINUTE_MS)
         for _, until_ms in self.own.values():
             if until_ms:
                 wanted = min(wanted, until_ms)
@@ -639,7 +698,7 @@ def _limit_event(subject: str, command: Command, now_ms: int, version: str, why:
     return AlertEvent(
         episode=command.id,
         subject=subject,
-        kind="limit",
+        kind=LIMIT,
         vital=command.rule.partition(".")[0],
         priority="low",
         state="ended",
