@@ -110,7 +110,7 @@ class Combinations:
                 continue
             # Without its gateway a bed may be in any ward.
             under = [ward_of.get(bed.gateway, ())] if bed.gateway else [*wards]
-            for below in under[: COMBINATIONS_MAX - len(places) + 1]:
+            for below in under[: max(0, COMBINATIONS_MAX + 1 - len(places))]:
                 places.setdefault((below, changes), _joined(wards[below], f"bed[{at}]"))
         patients: dict[_Changes, str] = {(): ""}
         for at, patient in enumerate(policy.patients):
