@@ -2,7 +2,7 @@
 
 Law: says done when the brokers have every record durably (acks=all). A push that failed may have
 reached some partitions, which then go by it already; pushing the same again is right, and changes
-nothing where it was taken. The producer is closed on every way out, within FLUSH_S.
+nothing where it was taken. It ends within FLUSH_S, whatever Kafka does.
 """
 
 import time
