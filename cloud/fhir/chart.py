@@ -197,36 +197,21 @@ class Chart:
         """
         times = list(accumulate(columns.time))
         sources = _sources(columns, times)
-        if len(sources) == 1:
-            ((_, one),) = sources.items()
-            return self._leave(columns, times, [one], own, slow=one.slow)
         by_subject: dict[str, list[_Source]] = {}
         for _, one in sorted(sources.items()):
             by_subject.setdefault(one.subject, []).append(one)
         shared = _shared_moments(columns, times) if len(by_subject) < len(sources) else _NO_ONE
         out = []
         for subject, given in by_subject.items():
-            slow = subject in shared or True in [one.slow for one in given]
-            out += self._leave(columns, times, given, own, slow=slow)
+            chart = own.get(subject, self) if own else self
+            if subject in shared or True in [one.slow for one in given]:
+                rows = [(one.device, _rows(columns, times, one)) for one in given]
+                built = observations.of_sources(subject, rows, chart._scales)
+                out += [(subject, bundle) for bundle in _cut(_entries(built))]
+            else:
+                texts = chart._samples(columns, given, times)
+                out += [(subject, bundle) for bundle in _cut(texts)]
         return out
-
-    def _leave(
-        self,
-        columns: Columns,
-        times: Sequence[int],
-        given: Sequence["_Source"],
-        own: Mapping[str, "Chart"],
-        *,
-        slow: bool,
-    ) -> list[tuple[str, bytes]]:
-        """Return the Bundles of one subject."""
-        subject = given[0].subject
-        chart = own.get(subject, self) if own else self
-        if not slow:
-            return [(subject, bundle) for bundle in _cut(chart._samples(columns, given, times))]
-        rows = [(one.device, _rows(columns, times, one)) for one in given]
-        built = observations.of_sources(subject, rows, chart._scales)
-        return [(subject, bundle) for bundle in _cut(_entries(built))]
 
     def _samples(
         self, columns: Columns, given: Sequence["_Source"], times: Sequence[int]
@@ -346,10 +331,12 @@ def _apart(text: bytes) -> list[bytes]:
 
 
 def _bundle(entries: list[bytes]) -> bytes:
-    """Return the Bundle of entries, changing the list."""
+    """Return the Bundle of entries, changing the list: nothing large is copied twice."""
+    if len(entries) == 1:
+        return b"%b%b%b" % (_TRANSACTION, entries[0], _TRANSACTION_END)
     entries[0] = _TRANSACTION + entries[0]
     entries[-1] += _TRANSACTION_END
-    return entries[0] if len(entries) == 1 else b",".join(entries)
+    return b",".join(entries)
 
 
 @lru_cache(maxsize=CHARTS_MAX)
