@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigEntry, ConfigResource
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from cloud.deliver import consume
 from cloud.deliver.address import parse
@@ -402,13 +402,24 @@ def test_the_largest_body_is_kept_and_a_larger_one_is_pointed_at(
     broker: Broker, extra: int
 ) -> None:
     admin = AdminClient({"bootstrap.servers": broker.bootstrap})
-    size = ConfigEntry("max.message.bytes", str(MESSAGE_BYTES_MAX))
+    size = ConfigEntry(
+        "max.message.bytes", str(MESSAGE_BYTES_MAX), incremental_operation=AlterConfigOpType.SET
+    )
     topic = ConfigResource("TOPIC", topics.UNDELIVERED.name, incremental_configs=[size])
     for future in admin.incremental_alter_configs([topic]).values():
         future.result(30)
-    ours = Letters(plain(broker.bootstrap), "deliver-0", Log("deliver", now_ms))
-    rng = random.Random(1)
-    body = rng.randbytes(BODY_BYTES_MAX + extra)  # lz4 makes nothing of it
+    out = io.StringIO()
+    ours = Letters(plain(broker.bootstrap), "deliver-0", Log("deliver", now_ms, out))
+    body = random.Random(1).randbytes(BODY_BYTES_MAX + extra)  # lz4 makes nothing of it
+
+    def is_in_force() -> bool:
+        """The broker learns its topic's new size after the controller has said yes."""
+        out.truncate(0)
+        probe = Undelivered("refused", 413, 1, 2_000_000, 0, "x/y", body[:BODY_BYTES_MAX])
+        ours.put(record(None, 2_000_000, 1), probe, time.sleep)
+        return "MSG_SIZE_TOO_LARGE" not in out.getvalue()
+
+    wait_until(is_in_force, "the topic's size")
     offset = 1_000_000 + extra
     letter = Undelivered("refused", 413, 1, offset, 0, "Observation/x", body, b"o" * 16_384)
     sent = record(None, offset, 1)
