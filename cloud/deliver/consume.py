@@ -196,7 +196,8 @@ class Loop:
     def _take(self, message: Any) -> None:
         error, number = message.error(), message.partition()
         if error is not None:
-            if error.fatal():
+            # Fenced by a second process of the same instance, librdkafka says _FATAL, not fatal().
+            if error.fatal() or error.code() == KafkaError._FATAL:
                 raise KafkaException(error)
             if error.code() == KafkaError._AUTO_OFFSET_RESET:
                 self._unplaced.update(self._lanes.keys() & {number})

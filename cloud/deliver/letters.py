@@ -1,13 +1,14 @@
 """Dead letters to Kafka: topic ``undelivered``, key = subject, partition = the record's own.
 
-Law: `put` returns when Kafka has the letter (acks=all), and waits for as long as that takes.
+Law: `put` returns when Kafka has the letter (acks=all), and waits for as long as that takes. A
+letter too large for the topic goes without its body rather than not at all.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from cloud.brokers import BrokerWatch
 from cloud.deliver.courier import Record
@@ -64,29 +65,33 @@ class Letters:
             letter = msgspec.structs.replace(letter, body=b"")
         value = encode(letter)
         key = record.key if len(record.key) <= KEY_BYTES_MAX else b""
-        told: list[Any] = []
-        while True:
-            try:
-                self._producer.produce(
-                    topics.UNDELIVERED.name,
-                    value,
-                    key,
-                    record.partition,
-                    on_delivery=lambda error, _message: told.append(error),
-                )
-            except BufferError:
-                told.append(None)
-                self._producer.poll(SERVE_S)
-                pause(0)
-                told.clear()
-                continue
-            while not told:
-                self._producer.poll(SERVE_S)
-                pause(0)
-            error = told.pop()
-            if error is None:
-                return
+        while (error := self._outcome(record.partition, key, value, pause)) is not None:
             if error.fatal():
                 raise KafkaException(error)
             self._log.warning("letter", partition=record.partition, code=error.name())
+            if error.code() == KafkaError.MSG_SIZE_TOO_LARGE and letter.body:
+                letter = msgspec.structs.replace(letter, body=b"")
+                value = encode(letter)
             pause(AGAIN_S)
+
+    def _outcome(
+        self, partition: int, key: bytes, value: bytes, pause: Callable[[float], None]
+    ) -> Any:
+        """Return Kafka's word on one try: a KafkaError, or None when it has the letter."""
+        told: list[Any] = []
+        try:
+            self._producer.produce(
+                topics.UNDELIVERED.name,
+                value,
+                key,
+                partition,
+                on_delivery=lambda error, _message: told.append(error),
+            )
+        except BufferError:
+            return KafkaError(KafkaError._QUEUE_FULL)
+        except KafkaException as error:
+            return error.args[0]
+        while not told:
+            self._producer.poll(SERVE_S)
+            pause(0)
+        return told[0]

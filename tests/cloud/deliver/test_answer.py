@@ -50,6 +50,7 @@ def test_retry_after_is_never_outside_its_bounds(text: str, now_ms: int) -> None
         ("Thu, 01 Jan 1970 00:01:00 GMT", 50),
         ("Thu, 01 Jan 1970 00:00:05 GMT", 0),
         ("Thu, 01 Jan 1970 01:01:00 +0100", 50),
+        ("Fri, 02 Jan 1970 00:00:00 GMT", 300),
     ],
 )
 def test_retry_after_in_both_forms(text: str, seconds: float) -> None:

@@ -129,6 +129,9 @@ PAGES = {
     "more": '{"resourceType":"Bundle","type":"transaction-response","entry":['
     + ",".join(['{"response":{"status":"201"}}'] * 3)
     + "]}",
+    "other type": '{"resourceType":"Bundle","type":"batch-response","entry":['
+    + ",".join(['{"response":{"status":"201"}}'] * 2)
+    + "]}",
     "deep": "[" * 100_000,
 }
 
@@ -247,11 +250,20 @@ def test_what_is_not_the_servers_own_fault_is_never_given_up(fhir: FhirServer, s
     desk.close()
 
 
-def test_a_fault_counts_from_its_first_answer_in_a_row(fhir: FhirServer) -> None:
+@pytest.mark.parametrize(
+    "away",
+    [
+        {"on": POST, "do": "status", "times": 1, "status": 503},
+        {"on": POST, "do": "reset", "times": 2},
+        {"on": POST, "do": "status", "times": 1, "status": 200},
+    ],
+    ids=["503", "reset", "no-answer"],
+)
+def test_a_fault_counts_from_its_first_answer_in_a_row(
+    fhir: FhirServer, away: dict[str, object]
+) -> None:
     desk = Desk(fhir.base, give_up_s=60)
-    faulty, away = (
-        {"on": POST, "do": "status", "times": 1, "status": status} for status in (500, 503)
-    )
+    faulty = {"on": POST, "do": "status", "times": 1, "status": 500}
     fhir.control(rules=[dict(one) for one in (faulty, away) * 12])
     desk.deliver(A)
     assert sum(desk.waits) > 600

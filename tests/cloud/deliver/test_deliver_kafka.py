@@ -1,5 +1,6 @@
 """Against a real broker and a real server: killed at any moment, nothing lost, the end the same."""
 
+import io
 import json
 import random
 import signal
@@ -13,13 +14,13 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from cloud.deliver import consume
 from cloud.deliver.address import parse
 from cloud.deliver.consume import GROUP, Loop
 from cloud.deliver.lane import WINDOW_RECORDS_MAX
-from cloud.deliver.letters import BODY_BYTES_MAX, Letters
+from cloud.deliver.letters import BODY_BYTES_MAX, MESSAGE_BYTES_MAX, Letters
 from cloud.deliver.main import made
 from cloud.records import Undelivered
 from healthsync.runtime.clock import now_ms
@@ -226,10 +227,10 @@ def test_killed_at_any_moment_the_end_is_the_same(
     sent: list[Sent] = []
     versions: dict[str, int] = {}
     for round_ in range(8):
-        before = fhir.writes()
-        sent += produced(broker, ward(round_, 250))
         # somewhere in the round's work, of which there is more than 450 writes
-        wait_until(lambda: fhir.writes() >= before + rng.randrange(400), "work", every_s=0.005)
+        moment = fhir.writes() + rng.randrange(400)
+        sent += produced(broker, ward(round_, 250))
+        wait_until(lambda at=moment: fhir.writes() >= at, "work", every_s=0.005)  # type: ignore[misc]
         victim = rng.choice([0, 1, None])
         if victim is None:
             fhir.end(signal.SIGKILL)
@@ -384,13 +385,41 @@ def test_what_expired_is_said_and_the_rest_arrives(
     assert set(expected(kept)[0]) <= set(stored)
 
 
+def test_a_letter_too_large_for_its_topic_goes_without_its_body(broker: Broker) -> None:
+    """The test's topic takes Kafka's default of 1 MiB only."""
+    out = io.StringIO()
+    ours = Letters(plain(broker.bootstrap), "deliver-0", Log("deliver", now_ms, out))
+    body = random.Random(1).randbytes(1_200_000)
+    letter = Undelivered("refused", 413, 1, 999_999, 0, "Observation/x", body, b"o")
+    ours.put(record(None, 999_999, 1), letter, time.sleep)
+    ((_key, found),) = letters(broker, [Sent(1, 999_999, [])])
+    assert found == msgspec.structs.replace(letter, body=b"")
+    assert "MSG_SIZE_TOO_LARGE" in out.getvalue()
+
+
 @pytest.mark.parametrize("extra", [0, 1])
 def test_the_largest_body_is_kept_and_a_larger_one_is_pointed_at(
     broker: Broker, extra: int
 ) -> None:
-    ours = Letters(plain(broker.bootstrap), "deliver-0", Log("deliver", now_ms))
-    rng = random.Random(1)
-    body = rng.randbytes(BODY_BYTES_MAX + extra)  # lz4 makes nothing of it
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    size = ConfigEntry(
+        "max.message.bytes", str(MESSAGE_BYTES_MAX), incremental_operation=AlterConfigOpType.SET
+    )
+    topic = ConfigResource("TOPIC", topics.UNDELIVERED.name, incremental_configs=[size])
+    for future in admin.incremental_alter_configs([topic]).values():
+        future.result(30)
+    out = io.StringIO()
+    ours = Letters(plain(broker.bootstrap), "deliver-0", Log("deliver", now_ms, out))
+    body = random.Random(1).randbytes(BODY_BYTES_MAX + extra)  # lz4 makes nothing of it
+
+    def is_in_force() -> bool:
+        """The broker learns its topic's new size after the controller has said yes."""
+        out.truncate(0)
+        probe = Undelivered("refused", 413, 1, 2_000_000, 0, "x/y", body[:BODY_BYTES_MAX])
+        ours.put(record(None, 2_000_000, 1), probe, time.sleep)
+        return "MSG_SIZE_TOO_LARGE" not in out.getvalue()
+
+    wait_until(is_in_force, "the topic's size")
     offset = 1_000_000 + extra
     letter = Undelivered("refused", 413, 1, offset, 0, "Observation/x", body, b"o" * 16_384)
     sent = record(None, offset, 1)

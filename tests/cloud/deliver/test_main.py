@@ -9,6 +9,7 @@ import pytest
 from cloud import cli
 from cloud.brokers import Deserted
 from cloud.deliver import main
+from cloud.deliver.address import parse
 from cloud.deliver.config import Config
 from cloud.deliver.consume import Failed, Loop
 from cloud.provision import GRANTS
@@ -114,7 +115,7 @@ def test_authorities_that_are_none(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="no authorities"):
             main.made(
                 Config("x", settings("", "x", 0).kafka, settings("", "x", 0).metrics, ca=path),
-                main.parse("https://fhir.example.org"),
+                parse("https://fhir.example.org"),
                 plain("127.0.0.1:1"),
                 Log("deliver", now_ms, io.StringIO()),
             )
@@ -126,7 +127,7 @@ def loop() -> Any:
     log = Log("deliver", now_ms, io.StringIO())
     config = settings("127.0.0.1:1", "https://fhir.example.org", 0)
     kafka = plain("127.0.0.1:1") | {"log_level": 0}
-    return main.made(config, main.parse(config.to), kafka, log)
+    return main.made(config, parse(config.to), kafka, log)
 
 
 @pytest.mark.parametrize("attribute", ["_watch", "_letters"])
