@@ -9,7 +9,7 @@ from typing import Final
 
 from cloud.detect.artefact import BOUNDS, Bound
 from cloud.detect.lifecycle import Manners
-from cloud.detect.scoring import ages_of, levels_of
+from cloud.detect.scoring import ages_of, levels_of, reads_of
 from cloud.detect.threshold import bounds
 from cloud.detect.trending import trends_of
 from cloud.fhir import chart
@@ -40,7 +40,9 @@ class Rules:
         "levels",
         "life",
         "low",
+        "low_at",
         "marked",
+        "reads",
         "trends",
     )
 
@@ -68,6 +70,10 @@ class Rules:
             for priority, living in effective.life.items()
         }
         self.levels = levels_of(effective)
+        self.reads = reads_of(effective)
+        plain = self.reads == (1, False, False) and not effective.scores.news2.single_red
+        self.low_at = int(min((level.at for level in self.levels), default=0)) if plain else 0
+        """Below this lowest NEWS2 nothing is watched and the risk is low; 0: always look."""
         self.ages = ages_of(effective)
         self.trends = trends_of(effective)
         self.charting = Charting(effective.charting.mode, effective.charting.around_alarm_ms)

@@ -9,7 +9,8 @@ its parameters looked at (`running`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from functools import lru_cache
+from typing import Final, Literal, NamedTuple
 
 from cloud.detect.episode import Delays, Sample
 from cloud.detect.lanes import Condition, Pair, Watches, event, judge
@@ -33,6 +34,13 @@ SHOCK: Final = "shock_index"
 KINDS: Final = frozenset({NEWS2, QSOFA, SHOCK})
 NAMES: Final = {NEWS2: "news2", QSOFA: "qsofa", SHOCK: "shock"}
 """As their Observations name them."""
+
+SINGLE: Final = frozenset(BY_NAME[name].index for name in ("heart_rate", "spo2", "resp_rate"))
+"""Vitals that a parameter is always read from while they are fresh: a change of points is one of
+the total."""
+
+_RISES: Final = {NEWS2: (news2.MEDIUM_AT, news2.HIGH_AT), QSOFA: (qsofa.HIGH_AT,), SHOCK: (0.9,)}
+"""Where the clinical risk of a score rises."""
 
 _QSOFA_EDGES: Final = {
     "resp_rate": qsofa.RESP_RATE_FROM,
@@ -172,12 +180,13 @@ def chart(subject: str, score: Read, at_ms: int, evidence: Sequence[str], scale:
 
 
 def news(before: Charted | None, score: Read, at_ms: int) -> bool:
-    """Tell whether to chart a score: when it changed, and once in CHART_MS unless it rises."""
+    """Tell whether to chart a score: when it changed, once in CHART_MS unless its risk rises."""
     if before is None:
         return True
     if (score.lowest, score.highest) == (before.lowest, before.highest):
         return False
-    return score.lowest > before.lowest or at_ms - before.at_ms >= CHART_MS
+    rises = any(before.lowest < at <= score.lowest for at in _RISES[score.kind])
+    return rises or at_ms - before.at_ms >= CHART_MS
 
 
 def step(
@@ -217,16 +226,37 @@ def step(
         yield Finding(level.rule, judged, event(condition, judged, score.text, evidence))
 
 
-def hold(vital: int, value: int, policy: Effective) -> tuple[int, int]:
+class Reads(NamedTuple):
+    """What of a policy decides where a score changes."""
+
+    scale: Literal[1, 2]
+    qsofa: bool
+    shock: bool
+
+
+def reads_of(policy: Effective) -> Reads:
+    """Return what `hold` asks of a policy."""
+    scores = policy.scores
+    return Reads(scores.news2.spo2_scale, scores.qsofa.enabled, scores.shock_index.enabled)
+
+
+@lru_cache(8_192)
+def hold(vital: int, value: int, reads: Reads) -> tuple[int, int]:
     """Return the range of a vital's scaled values around ``value`` that change no score."""
     parameter = PARAMETER_OF.get(vital)
-    if parameter is None or policy.scores.shock_index.enabled:
+    if parameter is None or reads.shock:
         return value, value
-    low, high = news2.hold(parameter, value, policy.scores.news2.spo2_scale)
+    low, high = news2.hold(parameter, value, reads.scale)
     edge = _QSOFA_EDGES.get(parameter)
-    if policy.scores.qsofa.enabled and edge is not None:
+    if reads.qsofa and edge is not None:
         low, high = (max(low, edge), high) if value >= edge else (low, min(high, edge - 1))
     return low, high
+
+
+@lru_cache(8_192)
+def points(vital: int, value: int) -> int:
+    """Return what a value of one of SINGLE scores in NEWS2 on scale 1."""
+    return news2.sub_score(PARAMETER_OF[vital], value)
 
 
 def running(watches: Watches, levels: tuple[Level, ...]) -> bool:

@@ -112,6 +112,7 @@ class Kept(msgspec.Struct, array_like=True):
     edge: str = ""
     device: str = ""
     charted: dict[str, scoring.Charted] = {}
+    lowest: int = 0
     minutes: charting.State = charting.NOTHING
     spans: list[charting.Span] = []
 
@@ -143,6 +144,7 @@ class Subject:
         "leaving",
         "looked_ms",
         "low",
+        "lowest",
         "minutes",
         "missing",
         "name",
@@ -192,6 +194,8 @@ class Subject:
         """The gateway and the device that came last: whose ward and bed hold."""
         self.charted = kept.charted
         """Score -> what of it was charted last."""
+        self.lowest = kept.lowest
+        """Lowest NEWS2 that the readings since the last whole look at it leave possible."""
         self.minutes = kept.minutes
         """What charting by the minute remembers."""
         self.spans = kept.spans
@@ -223,6 +227,7 @@ class Subject:
             self.edge,
             self.device,
             self.charted,
+            self.lowest,
             self.minutes,
             self.spans,
         )
@@ -247,7 +252,8 @@ class Subject:
         usable = reading.status == _OK and scaled is not None
         marks = self._marks(reading, scaled, at_ms) if live and rules.marked[vital] else NO_MARKS
         found: list[Finding] = []
-        if usable:
+        inside = scaled is not None and rules.low[vital] <= scaled <= rules.high[vital]
+        if usable and (self.watches or not inside):
             found += threshold.step(
                 self.watches, self.name, reading, at_ms, age_ms, policy, overtaken=overtaken
             )
@@ -277,7 +283,7 @@ class Subject:
             if rules.trends[vital]:
                 out += self._trend(vital, reading, at_ms)
             if vital in scoring.PARAMETERS and rules.levels:
-                lasted = last_ms and at_ms - last_ms <= FRESH_MS
+                lasted = last_ms > 0 and at_ms - last_ms <= FRESH_MS
                 if (
                     not lasted
                     or self._rescored(vital, before, self.value[vital])
@@ -316,9 +322,20 @@ class Subject:
         )
 
     def _rescored(self, vital: int, before: int, now: int) -> bool:
-        """Tell whether a value scores otherwise than the one before."""
-        low, high = scoring.hold(vital, before, self.rules.effective)
-        return not low <= now <= high
+        """Tell whether a value's score matters, and is another than that of the value before.
+
+        A value that stands at the edge of two columns of the chart flickers every few seconds;
+        while NEWS2 is low all the same and nothing of it is watched, that is bookkeeping.
+        """
+        low, high = scoring.hold(vital, before, self.rules.reads)
+        if low <= now <= high:
+            return False
+        if vital in scoring.SINGLE and self.rules.low_at and not self.watches:
+            lowest = self.lowest + scoring.points(vital, now) - scoring.points(vital, before)
+            if max(lowest, self.lowest) < self.rules.low_at:
+                self.lowest = lowest
+                return False
+        return True
 
     def _told(self, found: Iterable[Finding], marks: frozenset[str]) -> list[AlertEvent]:
         """Return findings as the life cycle tells them; late ones tell of the past and ring not."""
@@ -380,6 +397,8 @@ class Subject:
             score = scoring.read(kind, known, at_ms, self.rules.ages)
             if score is None:
                 continue
+            if kind == scoring.NEWS2:
+                self.lowest = int(score.lowest)
             evidence = [
                 observation_id(self.name, VITALS[vital].name, self.last[vital])
                 for vital in score.vitals
@@ -452,7 +471,7 @@ class Subject:
         if vital in scoring.PARAMETERS and rules.levels:
             if self.watches and scoring.running(self.watches, rules.levels):
                 return
-            scores = scoring.hold(vital, self.value[vital], rules.effective)
+            scores = scoring.hold(vital, self.value[vital], rules.reads)
             low, high = max(low, scores[0]), min(high, scores[1])
         if rules.marked[vital]:
             held = marking.held(self.traces, vital)
