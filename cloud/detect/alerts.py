@@ -68,12 +68,7 @@ def give(
 
 def tick(episodes: Episodes, now_ms: int, life: Mapping[str, Manners]) -> list[AlertEvent]:
     """Let the clock act on every episode; return the events."""
-    out: list[AlertEvent] = []
-    for key in list(episodes):
-        held = episodes[key]
-        if due_ms(held.life, life[held.told.priority]) <= now_ms:
-            out += give(episodes, key, Tick(now_ms), life)
-    return out
+    return [event for key in list(episodes) for event in give(episodes, key, Tick(now_ms), life)]
 
 
 def due(episodes: Episodes, life: Mapping[str, Manners]) -> int:

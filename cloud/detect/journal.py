@@ -67,6 +67,8 @@ class Turn(msgspec.Struct, frozen=True, array_like=True):
     """Gateways that came back in this turn."""
     ticked_ms: int = 0
     """When the clock was last looked at."""
+    everybody: bool = False
+    """The clock was set back: waits that counted on the old one were looked at, all of them."""
 
 
 class Chunk(msgspec.Struct, frozen=True, array_like=True):

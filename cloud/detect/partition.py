@@ -17,7 +17,7 @@ import msgspec
 from cloud.detect import journal, silence
 from cloud.detect.alerts import Episodes, due, give, tick
 from cloud.detect.journal import CHUNKS, COMMON, Chunk, Journal, Marks, Rotation, Turn
-from cloud.detect.lifecycle import Raised, Returned
+from cloud.detect.lifecycle import SKEW_MS, Raised, Returned
 from cloud.detect.rules import Rules, RulesOf
 from cloud.detect.silence import Gateway, gateway_event, home_of
 from cloud.detect.subject import LIMIT, Kept, Subject
@@ -266,7 +266,8 @@ class Partition:
             self._tick_gateways(turn.now_ms, made)
         self._heard_again(turn.back, turn.now_ms)
         if turn.tick:
-            self._tick_subjects(turn.now_ms, frozenset(turn.away), made)
+            away = frozenset(turn.away)
+            self._tick_subjects(turn.now_ms, away, made, everybody=turn.everybody)
         for offset, value in samples:
             if offset not in skipped:
                 self._judge(self.read(value), made)
@@ -302,13 +303,14 @@ class Partition:
         for offset, raw in instructions:
             self._instruct(raw, now_ms, made, back)
             rotation.side = offset + 1
+        everybody = now_ms < self._ticked_ms
         if tick:
             self._ticked_ms = now_ms
             self._tick_gateways(now_ms, made)
         away = [edge for edge, gateway in self._common.gateways.items() if gateway.away]
         self._heard_again(back, now_ms)
         if tick:
-            self._tick_subjects(now_ms, frozenset(away), made)
+            self._tick_subjects(now_ms, frozenset(away), made, everybody=everybody)
         skipped = []
         for offset, value in samples:
             try:
@@ -346,6 +348,7 @@ class Partition:
             away,
             back,
             self._ticked_ms,
+            everybody,
         )
         self._records = len(samples)
         return made
@@ -526,6 +529,8 @@ class Partition:
 
     def _tick_gateways(self, now_ms: int, made: Made) -> None:
         for edge, gateway in self._common.gateways.items():
+            if gateway.heard_ms > now_ms + SKEW_MS:
+                gateway.heard_ms = now_ms  # the clock was set back: count from now
             if not self._gateway_due(edge, gateway, now_ms):
                 continue
             self._rotation.dirty[COMMON] = True
@@ -548,10 +553,12 @@ class Partition:
                     origin.heard_ms = max(origin.heard_ms, now_ms)
                     self._touch(subject)
 
-    def _tick_subjects(self, now_ms: int, away: frozenset[str], made: Made) -> None:
+    def _tick_subjects(
+        self, now_ms: int, away: frozenset[str], made: Made, *, everybody: bool
+    ) -> None:
         gone = []
         for subject in self._subjects.values():
-            if subject.due_ms <= now_ms and self._holds(subject.slice):
+            if (everybody or subject.due_ms <= now_ms) and self._holds(subject.slice):
                 made.alerts += subject.tick(now_ms, away)
                 if subject.minutes.minutes:
                     self._leave(subject, subject.close_minutes(now_ms), made)

@@ -259,6 +259,22 @@ def points(vital: int, value: int) -> int:
     return news2.sub_score(PARAMETER_OF[vital], value)
 
 
+@lru_cache(8_192)
+def wide(vital: int, value: int, more: int) -> tuple[int, int]:
+    """Return the range around ``value`` that scores at most ``more`` points more, on scale 1.
+
+    ``vital``: one of SINGLE.
+    """
+    parameter, most = PARAMETER_OF[vital], points(vital, value) + more
+    low, high = news2.hold(parameter, value)
+    floor, ceiling = VITALS[vital].low, VITALS[vital].high
+    while low > floor and points(vital, low - 1) <= most:
+        low = news2.hold(parameter, low - 1)[0]
+    while high < ceiling and points(vital, high + 1) <= most:
+        high = news2.hold(parameter, high + 1)[1]
+    return low, high
+
+
 def running(watches: Watches, levels: tuple[Level, ...]) -> bool:
     """Tell whether a delay of a score runs, so that time alone decides."""
     for level in levels:

@@ -25,6 +25,7 @@ from cloud.detect.episode import Step
 from cloud.detect.journal import slice_of
 from cloud.detect.lanes import Pair, Watches, clamp_ms
 from cloud.detect.lifecycle import (
+    SKEW_MS,
     Acknowledge,
     Clear,
     Given,
@@ -79,6 +80,9 @@ ORIGINS_MAX: Final = 16
 SPANS_MAX: Final = 64
 """Alarms of one subject around which every reading is charted; the oldest goes first."""
 
+SCORE_LOOK_MS: Final = 300_000
+"""Scores are computed at least so often, for what grew old and for the chart."""
+
 SCORE_EVERY_MS: Final = 5_000
 """While a delay of a score runs, it is computed again after so long."""
 
@@ -112,7 +116,7 @@ class Kept(msgspec.Struct, array_like=True):
     edge: str = ""
     device: str = ""
     charted: dict[str, scoring.Charted] = {}
-    lowest: int = 0
+    rest: int = 0
     minutes: charting.State = charting.NOTHING
     spans: list[charting.Span] = []
 
@@ -144,13 +148,13 @@ class Subject:
         "leaving",
         "looked_ms",
         "low",
-        "lowest",
         "minutes",
         "missing",
         "name",
         "origins",
         "others",
         "own",
+        "rest",
         "rules",
         "scored_ms",
         "series",
@@ -194,8 +198,8 @@ class Subject:
         """The gateway and the device that came last: whose ward and bed hold."""
         self.charted = kept.charted
         """Score -> what of it was charted last."""
-        self.lowest = kept.lowest
-        """Lowest NEWS2 that the readings since the last whole look at it leave possible."""
+        self.rest = kept.rest
+        """Points of the lowest possible NEWS2 that are not of SINGLE, at the last whole look."""
         self.minutes = kept.minutes
         """What charting by the minute remembers."""
         self.spans = kept.spans
@@ -227,7 +231,7 @@ class Subject:
             self.edge,
             self.device,
             self.charted,
-            self.lowest,
+            self.rest,
             self.minutes,
             self.spans,
         )
@@ -310,15 +314,18 @@ class Subject:
         self.last[vital], self.value[vital] = time_ms, scaled
         if rules.trends[vital]:
             out += self._trend(vital, reading, time_ms)
+        if vital in scoring.PARAMETERS and rules.levels and self._score_due(time_ms):
+            out += self._score(time_ms)
         self._hold(vital)
         if out:
             self._schedule()
         return out
 
     def _score_due(self, at_ms: int) -> bool:
-        """Tell whether a delay of a score runs and it was not looked at for a while."""
-        return at_ms - self.scored_ms >= SCORE_EVERY_MS and scoring.running(
-            self.watches, self.rules.levels
+        """Tell whether the scores were not looked at for long, or for a while and a delay runs."""
+        since_ms = at_ms - self.scored_ms
+        return since_ms >= SCORE_LOOK_MS or (
+            since_ms >= SCORE_EVERY_MS and scoring.running(self.watches, self.rules.levels)
         )
 
     def _rescored(self, vital: int, before: int, now: int) -> bool:
@@ -330,12 +337,17 @@ class Subject:
         low, high = scoring.hold(vital, before, self.rules.reads)
         if low <= now <= high:
             return False
-        if vital in scoring.SINGLE and self.rules.low_at and not self.watches:
-            lowest = self.lowest + scoring.points(vital, now) - scoring.points(vital, before)
-            if max(lowest, self.lowest) < self.rules.low_at:
-                self.lowest = lowest
-                return False
-        return True
+        if vital not in scoring.SINGLE or not self.rules.low_at or self.watches:
+            return True
+        before_points = scoring.points(vital, before) - scoring.points(vital, now)
+        lowest = self._lowest()
+        return max(lowest, lowest + before_points) >= self.rules.low_at
+
+    def _lowest(self) -> int:
+        """Return the lowest NEWS2 that is possible now: no more than the truth can be."""
+        return self.rest + sum(
+            scoring.points(vital, self.value[vital]) for vital in scoring.SINGLE if self.last[vital]
+        )
 
     def _told(self, found: Iterable[Finding], marks: frozenset[str]) -> list[AlertEvent]:
         """Return findings as the life cycle tells them; late ones tell of the past and ring not."""
@@ -398,7 +410,8 @@ class Subject:
             if score is None:
                 continue
             if kind == scoring.NEWS2:
-                self.lowest = int(score.lowest)
+                self.rest = 0
+                self.rest = int(score.lowest) - self._lowest()
             evidence = [
                 observation_id(self.name, VITALS[vital].name, self.last[vital])
                 for vital in score.vitals
@@ -471,8 +484,14 @@ class Subject:
         if vital in scoring.PARAMETERS and rules.levels:
             if self.watches and scoring.running(self.watches, rules.levels):
                 return
-            scores = scoring.hold(vital, self.value[vital], rules.reads)
+            value = self.value[vital]
+            scores = scoring.hold(vital, value, rules.reads)
+            if vital in scoring.SINGLE and not self.watches:
+                spare = rules.low_at - 1 - self._lowest()
+                if spare >= len(scoring.SINGLE):
+                    scores = scoring.wide(vital, value, spare // len(scoring.SINGLE))
             low, high = max(low, scores[0]), min(high, scores[1])
+            until = min(until, self.scored_ms + SCORE_LOOK_MS)
         if rules.marked[vital]:
             held = marking.held(self.traces, vital)
             low, high, until = max(low, held.lo), min(high, held.hi), min(until, held.until_ms)
@@ -641,6 +660,8 @@ class Subject:
         out = tick(self.episodes, now_ms, life)
         silence = self.rules.effective.silence
         for origin in list(self.origins):
+            if origin.heard_ms > now_ms + SKEW_MS:
+                origin.heard_ms = now_ms  # the clock was set back: count from now
             gone_ms = now_ms - origin.heard_ms
             key = device_key(origin.device)
             if not silence.enabled or origin.edge in away:

@@ -195,6 +195,8 @@ class Chart:
         later row stands. Raises ValueError or IndexError for columns that ingest would not have
         written, and for a source that is no pseudonym.
         """
+        if len(columns.sources) == 1 and (alone := self._alone(columns, own)) is not None:
+            return [alone]
         times = list(accumulate(columns.time))
         sources = _sources(columns, times)
         by_subject: dict[str, list[_Source]] = {}
@@ -212,6 +214,22 @@ class Chart:
                 texts = chart._samples(columns, given, times)
                 out += [(subject, bundle) for bundle in _cut(texts)]
         return out
+
+    def _alone(self, columns: Columns, own: Mapping[str, "Chart"]) -> tuple[str, bytes] | None:
+        """Return the Bundle of columns that are one sample, as a live record's are; else None."""
+        if not columns.vital or any(columns.time[1:]):
+            return None
+        if columns.status or columns.site or columns.channel:
+            return None
+        ((subject, device),) = [(one.subject, one.device) for one in columns.sources]
+        if not (is_subject(subject) and is_subject(device)):
+            raise ValueError("a source's subject and device have 32 hex digits each")
+        chart = own.get(subject, self) if own else self
+        vitals = tuple(columns.vital)
+        entries = chart.sample(subject, device, vitals, columns.value, columns.time[0])
+        if len(entries) >= BUNDLE_BYTES_MAX:
+            return None
+        return subject, _bundle([entries])
 
     def _samples(
         self, columns: Columns, given: Sequence["_Source"], times: Sequence[int]
