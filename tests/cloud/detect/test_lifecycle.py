@@ -455,7 +455,7 @@ def test_an_answer_stops_escalation_and_the_next_ringing_begins_at_level_0() -> 
     life, _ = run(rings, Shelve("n", "w", at + 1000, at), RETURNED, manners=quick)
     assert (life.state, life.level) == ("ended", 1)
     assert run(life, raised("e9"), manners=quick)[0].level == 0
-    # Nor is a return that nobody saw.
+    # A return that nobody saw is no answer either.
     life, _ = run(rings, RETURNED, raised("e9", EVENT + 99), manners=BRISK)
     assert (life.level, due_ms(life, BRISK)) == (1, at + 2 * MINUTE)
 
