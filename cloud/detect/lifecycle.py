@@ -314,9 +314,9 @@ class _Course:
         self.steps: list[Step] = []
 
     def change(self, **changes: Any) -> None:
-        """Change fields; what falls silent, or begins to ring, has its wait begin anew."""
-        before, self.life = self.life, msgspec.structs.replace(self.life, **changes)
-        if self.life.since_ms and not (before.audible and self.life.audible):
+        """Change fields; what falls silent has its wait begin anew when it rings again."""
+        self.life = msgspec.structs.replace(self.life, **changes)
+        if self.life.since_ms and not self.life.audible:
             self.life = msgspec.structs.replace(self.life, since_ms=0)
 
     def tell(self, name: StepName, at_ms: int, why: str, who: str = "", **changes: Any) -> None:

@@ -450,7 +450,12 @@ def test_an_answer_stops_escalation_and_the_next_ringing_begins_at_level_0() -> 
     assert due_ms(life, BRISK) == NEVER
     life, _ = run(life, Release(at + 99), manners=BRISK)
     assert (life.level, due_ms(life, BRISK)) == (1, 0)
-    # Nor is a return that nobody saw.
+    # A new episode begins at level 0, also when a shelving is all that lasts from the old one.
+    quick = msgspec.structs.replace(BRISK, latch=False)
+    life, _ = run(rings, Shelve("n", "w", at + 1000, at), RETURNED, manners=quick)
+    assert (life.state, life.level) == ("ended", 1)
+    assert run(life, raised("e9"), manners=quick)[0].level == 0
+    # A return that nobody saw is no answer either.
     life, _ = run(rings, RETURNED, raised("e9", EVENT + 99), manners=BRISK)
     assert (life.level, due_ms(life, BRISK)) == (1, at + 2 * MINUTE)
 
@@ -553,6 +558,8 @@ def test_clear_ends_the_episode_and_the_next_raise_is_a_new_one_that_rings() -> 
     assert (told[-1].life.state, told[-1].life.ended_ms, life) == ("ended", T0 + 5, Life())
     life, told = run(life, Returned(T0 + 6, T0 + 6), raised("e9", EVENT + 99), manners=FLAP)
     assert (names(told), life.audible, life.standing) == (["raised"], True, False)
+    life, _ = run(Life(), raised(), Clear("doctor", "x", T0), raised("e2"), manners=FLAP)
+    assert (life.standing, life.raises) == (False, (EVENT,))
     # What had returned keeps the time of its return.
     _, told = run(STATES["latched"](), Clear("doctor", "x", T0 + 5))
     assert told[0].life.ended_ms == RETURNED.ended_ms
