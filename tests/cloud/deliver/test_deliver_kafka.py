@@ -229,7 +229,9 @@ def test_killed_at_any_moment_the_end_is_the_same(
     for round_ in range(8):
         # somewhere in the round's work, of which there is more than 450 writes
         moment = fhir.writes() + rng.randrange(400)
-        sent += produced(broker, ward(round_, 250))
+        # each answer takes a while, so that records wait in the lanes when the blow falls
+        fhir.rule("POST /fhir", "late", times=100_000, seconds=0.04)
+        sent += produced(broker, ward(round_, 250), batch=250)
         wait_until(lambda at=moment: fhir.writes() >= at, "work", every_s=0.005)  # type: ignore[misc]
         victim = rng.choice([0, 1, None])
         if victim is None:
