@@ -1,0 +1,211 @@
+"""The stream engine beside its peers: `python -m bench.streams`, part of `make bench`.
+
+Law: every contender does the same job on the same records, one after the other, each with a Kafka
+of its own, all of it on the same cores. What they wrote is compared before a number is printed.
+Ends with 1 when a goal is missed or a contender did another job.
+
+The job: read ``samples``, take each frame once, write five vital-signs Observations a sample as
+transaction Bundles to ``fhir``, judge SpO2 < 90 % and heart rate > 130 /min with 10 s of delay
+and with hysteresis, tell ``alerts``, keep the state in a changelog, exactly once.
+"""
+
+import argparse
+import collections
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from bench import streams_sides as sides
+from bench.processes import cpu_s, process
+from bench.streams_data import SHAPES, Keyed, Plan
+from bench.streams_kafka import Kafka, running
+from bench.streams_sides import Side
+from bench.uplink import Goals
+from cloud.detect.partition import bundles
+from cloud.records import decode_samples
+
+SAMPLES: Final = 1_000_000
+SECONDS: Final = 100
+"""Each subject says a sample a second for so long."""
+
+WARM: Final = Plan(500, SECONDS, 0, first=900_000)
+"""Before anything is measured: compiles the peer and Kafka, and is compared with what is right."""
+
+START_S_MAX: Final = 120.0
+WORK_S_MAX: Final = 600.0
+
+THROUGHPUT_GOAL: Final = 3.0
+"""Times the peer's samples a second, at least."""
+CPU_GOAL: Final = 4.0
+"""Times less CPU a sample than the peer, at least."""
+
+
+class Run(NamedTuple):
+    """One contender's numbers on one shape."""
+
+    samples_s: float
+    cpu_us: float
+    """Of its processes, a sample."""
+    broker_us: float
+    raised: "collections.Counter[tuple[str, str, int, int]]"
+
+
+def started(line: str, log: Path, child: Any) -> None:
+    """Wait until a process wrote ``line`` into its log."""
+    ends_s = time.monotonic() + START_S_MAX
+    while line not in log.read_text():
+        if child.poll() is not None:
+            raise RuntimeError(f"a contender ended with {child.returncode}: {log.read_text()}")
+        if time.monotonic() > ends_s:
+            raise TimeoutError(f"a contender did not say {line!r}")
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def contending(side: Side, kafka: Kafka, count: int = 1) -> Iterator[list[Any]]:
+    """Run ``count`` processes of a contender while in the block, ready."""
+    with contextlib.ExitStack() as stack:
+        children = []
+        for number in range(count):
+            identity = f"bench-{number + 1}"
+            log = kafka.folder / f"{identity}.log"
+            command = side.command(kafka.bootstrap, identity, kafka.folder)
+            child = stack.enter_context(process(command, log))
+            started(side.ready, log, child)
+            children.append(child)
+        yield children
+
+
+def differences(kafka: Kafka, records: Sequence[Keyed]) -> list[str]:
+    """Compare all Bundles with what our templates give; return what differs, field by field."""
+    wanted = collections.Counter(
+        (message.key, message.value)
+        for record in records
+        for message in bundles(decode_samples(record.value))
+    )
+    found = collections.Counter(kafka.committed("fhir"))
+    if wanted == found:
+        return []
+    # The same content in other bytes is as good.
+    said = [
+        collections.Counter({(key, canonical(value)): n for (key, value), n in some.items()})
+        for some in (wanted, found)
+    ]
+    if said[0] == said[1]:
+        return []
+    missing, extra = said[0] - said[1], said[1] - said[0]
+    out = [f"{missing.total()} Bundles are missing, {extra.total()} are not as they should be"]
+    if missing and extra:
+        a, b = (json.loads(sorted(some)[0][1]) for some in (missing, extra))
+        out += [f"{path}: {one!r} != {two!r}" for path, one, two in walk("", a, b)][:10]
+    return out
+
+
+def canonical(value: bytes) -> str:
+    """Return JSON with sorted names."""
+    return json.dumps(json.loads(value), sort_keys=True)
+
+
+def walk(path: str, one: Any, two: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield where two JSON values differ."""
+    if isinstance(one, dict) and isinstance(two, dict):
+        for name in sorted({*one, *two}):
+            yield from walk(f"{path}.{name}", one.get(name), two.get(name))
+    elif isinstance(one, list) and isinstance(two, list) and len(one) == len(two):
+        for at, (a, b) in enumerate(zip(one, two, strict=True)):
+            yield from walk(f"{path}[{at}]", a, b)
+    elif one != two:
+        yield path, one, two
+
+
+def run(
+    side: Side,
+    shape: str,
+    records: Sequence[Keyed],
+    warm: Sequence[Keyed],
+    samples: int,
+    count: int,
+) -> Run:
+    """Measure one contender on one load; raise RuntimeError when it did another job."""
+    with running() as kafka, contending(side, kafka, count) as children:
+        with kafka.loaded(warm):
+            pass
+        kafka.wait(side.group, children, WORK_S_MAX)
+        wrong = differences(kafka, warm)
+        if wrong:
+            raise RuntimeError(f"{side.name}, {shape}: " + "; ".join(wrong))
+        with kafka.loaded(records):
+            time.sleep(1)
+            before = sum(cpu_s(child.pid) for child in children)
+            broker = cpu_s(kafka.pid)
+            since_s = time.monotonic()
+        kafka.wait(side.group, children, WORK_S_MAX)
+        took_s = time.monotonic() - since_s
+        used_s = sum(cpu_s(child.pid) for child in children) - before
+        broker = cpu_s(kafka.pid) - broker
+        return Run(samples / took_s, used_s / samples * 1e6, broker / samples * 1e6, kafka.raised())
+
+
+def throughput(goals: Goals, contenders: Sequence[Side], samples: int) -> None:
+    """Print each shape's table, ours against the best peer."""
+    now_ms = int(time.time() * 1000)
+    for shape, records_of in SHAPES.items():
+        plan = Plan(samples // SECONDS, SECONDS, now_ms)
+        records = list(records_of(plan))
+        warm = list(records_of(WARM._replace(end_ms=now_ms)))
+        print(
+            f"{shape}: {plan.samples} samples of {plan.subjects} subjects in {len(records)}"
+            f" records, {plan.samples / len(records):.1f} samples each",
+            flush=True,
+        )
+        done: dict[str, Run] = {}
+        for side in contenders:
+            one = done[side.name] = run(side, shape, records, warm, plan.samples, 1)
+            print(
+                f"  {side.name:<28} {one.samples_s:>9,.0f} samples/s  {one.cpu_us:6.1f} µs CPU a"
+                f" sample  (Kafka {one.broker_us:.1f})  {one.raised.total()} alerts raised",
+                flush=True,
+            )
+        compare(goals, shape, done)
+
+
+def compare(goals: Goals, shape: str, done: dict[str, Run]) -> None:
+    """Judge ours against the peers' best; raise RuntimeError when alerts differ."""
+    if len({frozenset(one.raised.items()) for one in done.values()}) > 1:
+        raise RuntimeError(f"{shape}: the contenders did not raise the same alerts")
+    ours = done.get(sides.OURS.name)
+    peers = [one for name, one in done.items() if name != sides.OURS.name]
+    if ours is None or not peers:
+        return
+    rate = ours.samples_s / max(one.samples_s for one in peers)
+    cpu = min(one.cpu_us for one in peers) / ours.cpu_us
+    goals.judge(f"times the best peer's throughput, {shape}", rate, THROUGHPUT_GOAL, least=True)
+    goals.judge(f"times less CPU a sample than the best peer, {shape}", cpu, CPU_GOAL, least=True)
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=SAMPLES)
+    parser.add_argument("--small", action="store_true", help="100,000 samples")
+    parser.add_argument("--parts", nargs="*", default=["throughput"])
+    parser.add_argument("--sides", nargs="*", default=["ours", "kafka-streams"])
+    options = parser.parse_args()
+    goals = Goals()
+    sides.build_kafka_streams()
+    everyone = [
+        sides.OURS,
+        sides.kafka_streams("kafka-streams"),
+        sides.kafka_streams("kafka-streams-memory", store="memory"),
+    ]
+    contenders = [side for side in everyone if side.name in options.sides]
+    throughput(goals, contenders, SAMPLES // 10 if options.small else options.samples)
+    return 1 if goals.missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
