@@ -11,19 +11,21 @@ and with hysteresis, tell ``alerts``, keep the state in a changelog, exactly onc
 
 import argparse
 import collections
-import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from bench import streams_sides as sides
-from bench.processes import cpu_s, process
-from bench.streams_data import SHAPES, Keyed, Plan
+from bench.processes import cpu_s
+from bench.streams_data import SHAPES, Keyed, Plan, backlog
 from bench.streams_kafka import Kafka, running
+from bench.streams_latency import latency
+from bench.streams_run import WORK_S_MAX, contending, warmed
 from bench.streams_sides import Side
+from bench.streams_state import SUBJECTS, state
 from bench.uplink import Goals
 from cloud.detect.partition import bundles
 from cloud.records import decode_samples
@@ -32,14 +34,16 @@ SAMPLES: Final = 1_000_000
 SECONDS: Final = 100
 """Each subject says a sample a second for so long."""
 
-WARM: Final = Plan(500, SECONDS, 0, first=900_000)
-"""Before anything is measured: compiles the peer and Kafka, and is compared with what is right."""
-
-START_S_MAX: Final = 120.0
-WORK_S_MAX: Final = 600.0
-
 THROUGHPUT_GOAL: Final = 3.0
 """Times the peer's samples a second, at least."""
+PROCESSES: Final = (1, 2, 4)
+"""Consumers of one group, for the table of scale-out."""
+
+DEFAULT: Final = ("ours", "kafka-streams")
+"""Who takes part unless it is said."""
+
+PARTS: Final = ("throughput", "latency", "state", "scale")
+
 CPU_GOAL: Final = 4.0
 """Times less CPU a sample than the peer, at least."""
 
@@ -52,32 +56,6 @@ class Run(NamedTuple):
     """Of its processes, a sample."""
     broker_us: float
     raised: "collections.Counter[tuple[str, str, int, int]]"
-
-
-def started(line: str, log: Path, child: Any) -> None:
-    """Wait until a process wrote ``line`` into its log."""
-    ends_s = time.monotonic() + START_S_MAX
-    while line not in log.read_text():
-        if child.poll() is not None:
-            raise RuntimeError(f"a contender ended with {child.returncode}: {log.read_text()}")
-        if time.monotonic() > ends_s:
-            raise TimeoutError(f"a contender did not say {line!r}")
-        time.sleep(0.01)
-
-
-@contextlib.contextmanager
-def contending(side: Side, kafka: Kafka, count: int = 1) -> Iterator[list[Any]]:
-    """Run ``count`` processes of a contender while in the block, ready."""
-    with contextlib.ExitStack() as stack:
-        children = []
-        for number in range(count):
-            identity = f"bench-{number + 1}"
-            log = kafka.folder / f"{identity}.log"
-            command = side.command(kafka.bootstrap, identity, kafka.folder)
-            child = stack.enter_context(process(command, log))
-            started(side.ready, log, child)
-            children.append(child)
-        yield children
 
 
 def differences(kafka: Kafka, records: Sequence[Keyed]) -> list[str]:
@@ -100,7 +78,7 @@ def differences(kafka: Kafka, records: Sequence[Keyed]) -> list[str]:
     missing, extra = said[0] - said[1], said[1] - said[0]
     out = [f"{missing.total()} Bundles are missing, {extra.total()} are not as they should be"]
     if missing and extra:
-        a, b = (json.loads(sorted(some)[0][1]) for some in (missing, extra))
+        a, b = (json.loads(min(some)[1]) for some in (missing, extra))
         out += [f"{path}: {one!r} != {two!r}" for path, one, two in walk("", a, b)][:10]
     return out
 
@@ -126,16 +104,12 @@ def run(
     side: Side,
     shape: str,
     records: Sequence[Keyed],
-    warm: Sequence[Keyed],
     samples: int,
-    count: int,
+    count: int = 1,
 ) -> Run:
     """Measure one contender on one load; raise RuntimeError when it did another job."""
     with running() as kafka, contending(side, kafka, count) as children:
-        with kafka.loaded(warm):
-            pass
-        kafka.wait(side.group, children, WORK_S_MAX)
-        wrong = differences(kafka, warm)
+        wrong = differences(kafka, warmed(side, kafka, children, shape))
         if wrong:
             raise RuntimeError(f"{side.name}, {shape}: " + "; ".join(wrong))
         with kafka.loaded(records):
@@ -156,7 +130,6 @@ def throughput(goals: Goals, contenders: Sequence[Side], samples: int) -> None:
     for shape, records_of in SHAPES.items():
         plan = Plan(samples // SECONDS, SECONDS, now_ms)
         records = list(records_of(plan))
-        warm = list(records_of(WARM._replace(end_ms=now_ms)))
         print(
             f"{shape}: {plan.samples} samples of {plan.subjects} subjects in {len(records)}"
             f" records, {plan.samples / len(records):.1f} samples each",
@@ -164,7 +137,7 @@ def throughput(goals: Goals, contenders: Sequence[Side], samples: int) -> None:
         )
         done: dict[str, Run] = {}
         for side in contenders:
-            one = done[side.name] = run(side, shape, records, warm, plan.samples, 1)
+            one = done[side.name] = run(side, shape, records, plan.samples)
             print(
                 f"  {side.name:<28} {one.samples_s:>9,.0f} samples/s  {one.cpu_us:6.1f} µs CPU a"
                 f" sample  (Kafka {one.broker_us:.1f})  {one.raised.total()} alerts raised",
@@ -187,23 +160,52 @@ def compare(goals: Goals, shape: str, done: dict[str, Run]) -> None:
     goals.judge(f"times less CPU a sample than the best peer, {shape}", cpu, CPU_GOAL, least=True)
 
 
+def scale(samples: int) -> None:
+    """Print our throughput on a backlog by processes."""
+    plan = Plan(samples // SECONDS, SECONDS, int(time.time() * 1000))
+    records = list(backlog(plan))
+    for count in PROCESSES:
+        one = run(sides.OURS, "backlog", records, plan.samples, count)
+        print(
+            f"ours, {count} processes, backlog: {one.samples_s:>9,.0f} samples/s "
+            f" {one.cpu_us:6.1f} µs CPU a sample, on {os.cpu_count()} cores with Kafka",
+            flush=True,
+        )
+
+
+def _everyone() -> dict[str, Side]:
+    made = (
+        sides.OURS,
+        sides.kafka_streams("kafka-streams"),
+        sides.kafka_streams("kafka-streams-memory", store="memory"),
+        sides.QUIX,
+    )
+    return {side.name: side for side in made}
+
+
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=SAMPLES)
     parser.add_argument("--small", action="store_true", help="100,000 samples")
-    parser.add_argument("--parts", nargs="*", default=["throughput"])
-    parser.add_argument("--sides", nargs="*", default=["ours", "kafka-streams"])
+    parser.add_argument("--parts", nargs="*", default=PARTS, choices=PARTS)
+    parser.add_argument("--sides", nargs="*", help="of: " + ", ".join(_everyone()))
+    parser.add_argument("--rates", type=int, nargs="*", default=[1_000, 10_000])
     options = parser.parse_args()
     goals = Goals()
+    contenders = [side for name, side in _everyone().items() if name in (options.sides or DEFAULT)]
     sides.build_kafka_streams()
-    everyone = [
-        sides.OURS,
-        sides.kafka_streams("kafka-streams"),
-        sides.kafka_streams("kafka-streams-memory", store="memory"),
-    ]
-    contenders = [side for side in everyone if side.name in options.sides]
-    throughput(goals, contenders, SAMPLES // 10 if options.small else options.samples)
+    if sides.QUIX in contenders:
+        sides.build_quix()
+    samples = SAMPLES // 10 if options.small else options.samples
+    if "throughput" in options.parts:
+        throughput(goals, contenders, samples)
+    if "latency" in options.parts:
+        latency(goals, contenders, options.rates)
+    if "state" in options.parts:
+        state(goals, contenders, SUBJECTS // 10 if options.small else SUBJECTS)
+    if "scale" in options.parts:
+        scale(samples)
     return 1 if goals.missed else 0
 
 

@@ -10,6 +10,7 @@ or two of 40 beds that speak once a second, each at its own moment. A backlog's 
 
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from cloud.ingest.split import Pseudonyms, split
@@ -139,7 +140,7 @@ class _Gateway:
             columns.vital += [_INDEX[one] for one in _ORDER]
             columns.value += [values[one] for one in _ORDER]
             times += [time_ms] * len(values)
-        columns.time = [times[0], *(b - a for a, b in zip(times, times[1:], strict=False))]
+        columns.time = [times[0], *(b - a for a, b in pairwise(times))]
         columns.received = list(columns.time)
         self._seq += 1
         floor = max(0, self._seq - IN_FLIGHT)

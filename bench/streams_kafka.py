@@ -56,7 +56,7 @@ class Kafka:
                 "transaction.timeout.ms": 600_000,
                 "linger.ms": 20,
                 "batch.size": 1_000_000,
-                "compression.type": "lz4",
+                "compression.type": "zstd",
                 "queue.buffering.max.messages": 2 * CHUNK * PARTITIONS,
                 "queue.buffering.max.kbytes": 2_000_000,
             }

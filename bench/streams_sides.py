@@ -105,3 +105,32 @@ def kafka_streams(name: str, **settings: str) -> Side:
         return [*java, "healthsync.Main", bootstrap, "peer", str(state), str(templates), *more]
 
     return Side(name, "peer", command, "state RUNNING")
+
+
+# -- Quix Streams ----------------------------------------------------------------------------------
+
+QUIX_ENV: Final = TOOLS / "quix"
+
+
+def build_quix() -> None:
+    """Make the peer's environment unless its lock is the same; raise CalledProcessError."""
+    lock, made = PEERS / "quix" / "requirements.txt", QUIX_ENV / "requirements.txt"
+    if made.exists() and made.read_bytes() == lock.read_bytes():
+        return
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--clear", str(QUIX_ENV)], check=True, timeout=120
+    )
+    pip = [str(QUIX_ENV / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
+    pip += ["--require-hashes", "--requirement", str(lock)]
+    subprocess.run(pip, check=True, timeout=600)
+    shutil.copyfile(lock, made)
+
+
+def _quix(bootstrap: str, identity: str, folder: Path) -> list[str]:
+    templates = folder / "templates"
+    write_templates(templates)
+    program = [str(QUIX_ENV / "bin" / "python"), str(PEERS / "quix" / "job.py")]
+    return [*program, bootstrap, "peer", str(folder / f"{identity}-state"), str(templates)]
+
+
+QUIX: Final = Side("quix", "peer", _quix, "The application started and is now processing")
