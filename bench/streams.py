@@ -13,6 +13,7 @@ import argparse
 import collections
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -192,11 +193,15 @@ def main() -> int:
     parser.add_argument("--sides", nargs="*", help="of: " + ", ".join(_everyone()))
     parser.add_argument("--rates", type=int, nargs="*", default=[1_000, 10_000])
     options = parser.parse_args()
+    # Told to end, every process that was started is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     goals = Goals()
     contenders = [side for name, side in _everyone().items() if name in (options.sides or DEFAULT)]
     sides.build_kafka_streams()
     if sides.QUIX in contenders:
         sides.build_quix()
+    cores, load = os.cpu_count(), os.getloadavg()[0]
+    print(f"{cores} cores, of others' work before: load {load:.1f}; only an idle machine's count")
     samples = SAMPLES // 10 if options.small else options.samples
     if "throughput" in options.parts:
         throughput(goals, contenders, samples)

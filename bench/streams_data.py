@@ -81,7 +81,8 @@ class Plan(NamedTuple):
 class _Bed:
     """Values that wander as a monitor's do, scaled as the code table wants."""
 
-    def __init__(self, rng: random.Random, number: int, seconds: int) -> None:
+    def __init__(self, seed: int, number: int, seconds: int) -> None:
+        rng = random.Random(seed * 1_000_003 + number)
         self.source = Source(f"bed-{number}", patient=Patient(mrn=_MRN(number)))
         self.phase_ms = rng.randrange(1000)
         self._rng = rng
@@ -115,12 +116,11 @@ class _Gateway:
     """Cuts frames of its beds and numbers them."""
 
     def __init__(self, plan: Plan, number: int, pseudonyms: Pseudonyms) -> None:
-        rng = random.Random(plan.seed * 1_000_003 + plan.first + number)
         first = plan.first + number * BEDS
         count = min(BEDS, plan.first + plan.subjects - first)
-        self.beds = [_Bed(rng, first + at, plan.seconds) for at in range(count)]
-        self._edge = f"ward-{(plan.first // BEDS) + number}"
-        self._epoch = f"{rng.getrandbits(128):032x}"
+        self.beds = [_Bed(plan.seed, first + at, plan.seconds) for at in range(count)]
+        self._edge = f"ward-{plan.first // BEDS + number}"
+        self._epoch = f"{random.Random(-first - 1).getrandbits(128):032x}"
         self._seq = -1
         self._pseudonyms = pseudonyms
 

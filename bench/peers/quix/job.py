@@ -1,7 +1,8 @@
 """The job of `bench.streams` on Quix Streams: ``job.py BOOTSTRAP GROUP STATE_DIR TEMPLATES``.
 
 Runs in an environment of its own (requirements.txt), so nothing of ours is imported. Frames once,
-five Observations a sample, two limits a subject, exactly once. Output goes to the partition that librdkafka picks by the key.
+five Observations a sample, two limits a subject, exactly once. Output goes
+to the partition that librdkafka picks by the key.
 
 Quix keys state by the message's key, which here is a frame; a subject's state is reached through
 the same transaction under the subject as prefix, which spares the peer a topic for repartitioning.
@@ -17,8 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-from quixstreams import Application
-from quixstreams.models.serializers import Serializer
+from quixstreams import Application  # type: ignore[import-not-found]  # of its own environment
+from quixstreams.models.serializers import Serializer  # type: ignore[import-not-found]  # as above
 
 DELAY_MS, CLEAR_MS, GAP_MS, LATE_MS = 10_000, 5_000, 30_000, 60_000
 COMMIT_S = 0.1
@@ -69,10 +70,10 @@ RULES = {
 }
 
 
-class Value(Serializer):
+class Value(Serializer):  # type: ignore[misc]  # Serializer is of that environment
     """Writes the value of an `Out`."""
 
-    def __call__(self, value: Out, ctx: Any) -> bytes:
+    def __call__(self, value: Out, ctx: Any) -> bytes:  # noqa: ARG002 - Quix calls it so
         return value.value
 
 
@@ -176,10 +177,10 @@ class Job:
             return []
         columns = record.columns
         rows: list[list[tuple[int, int, int]]] = [[] for _ in columns.sources]
-        for source, vital, number, time in zip(
+        for at, vital, number, time in zip(
             columns.source, columns.vital, columns.value, accumulate(columns.time), strict=True
         ):
-            rows[source].append((vital, number, time))
+            rows[at].append((vital, number, time))
         out: list[Out] = []
         for source, mine in zip(columns.sources, rows, strict=True):
             self._judge(source.subject, mine, record.ingested_ms, transaction, out)
