@@ -105,12 +105,12 @@ def run(
     side: Side,
     shape: str,
     records: Sequence[Keyed],
-    samples: int,
+    plan: Plan,
     count: int = 1,
 ) -> Run:
-    """Measure one contender on one load; raise RuntimeError when it did another job."""
+    """Measure one contender on the records of a plan; raise RuntimeError when it did another job."""
     with running() as kafka, contending(side, kafka, count) as children:
-        wrong = differences(kafka, warmed(side, kafka, children, shape))
+        wrong = differences(kafka, warmed(side, kafka, children, shape, plan.end_ms))
         if wrong:
             raise RuntimeError(f"{side.name}, {shape}: " + "; ".join(wrong))
         with kafka.loaded(records):
@@ -122,7 +122,8 @@ def run(
         took_s = time.monotonic() - since_s
         used_s = sum(cpu_s(child.pid) for child in children) - before
         broker = cpu_s(kafka.pid) - broker
-        return Run(samples / took_s, used_s / samples * 1e6, broker / samples * 1e6, kafka.raised())
+        us = 1e6 / plan.samples
+        return Run(plan.samples / took_s, used_s * us, broker * us, kafka.raised())
 
 
 def throughput(goals: Goals, contenders: Sequence[Side], samples: int) -> None:
@@ -138,7 +139,7 @@ def throughput(goals: Goals, contenders: Sequence[Side], samples: int) -> None:
         )
         done: dict[str, Run] = {}
         for side in contenders:
-            one = done[side.name] = run(side, shape, records, plan.samples)
+            one = done[side.name] = run(side, shape, records, plan)
             print(
                 f"  {side.name:<28} {one.samples_s:>9,.0f} samples/s  {one.cpu_us:6.1f} µs CPU a"
                 f" sample  (Kafka {one.broker_us:.1f})  {one.raised.total()} alerts raised",
@@ -166,7 +167,7 @@ def scale(samples: int) -> None:
     plan = Plan(samples // SECONDS, SECONDS, int(time.time() * 1000))
     records = list(backlog(plan))
     for count in PROCESSES:
-        one = run(sides.OURS, "backlog", records, plan.samples, count)
+        one = run(sides.OURS, "backlog", records, plan, count)
         print(
             f"ours, {count} processes, backlog: {one.samples_s:>9,.0f} samples/s "
             f" {one.cpu_us:6.1f} µs CPU a sample, on {os.cpu_count()} cores with Kafka",

@@ -44,7 +44,7 @@ def measure(side: Side, rate: int) -> Waits:
     """Measure one contender at a rate of samples a second."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with running() as kafka, contending(side, kafka) as (child,):
-        warmed(side, kafka, [child])
+        warmed(side, kafka, [child], "live", int(time.time() * 1000))
         feed_command = _program("feed", kafka, f"--rate={rate}", f"--seconds={WARM_S + SECONDS}")
         with (
             process(feed_command, kafka.folder / "feed.log", **pipes) as feeding,

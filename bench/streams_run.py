@@ -44,14 +44,11 @@ def contending(side: Side, kafka: Kafka, count: int = 1) -> Iterator[list[Any]]:
         yield children
 
 
-def warm(shape: str) -> list[Keyed]:
-    """Return the records of `WARM`, that end now."""
-    return list(SHAPES[shape](WARM._replace(end_ms=int(time.time() * 1000))))
-
-
-def warmed(side: Side, kafka: Kafka, children: Sequence[Any], shape: str = "live") -> list[Keyed]:
-    """Let a contender take `warm`; return what it took."""
-    records = warm(shape)
+def warmed(
+    side: Side, kafka: Kafka, children: Sequence[Any], shape: str, end_ms: int
+) -> list[Keyed]:
+    """Let a contender take `WARM`, the last of it at ``end_ms``; return what it took."""
+    records = list(SHAPES[shape](WARM._replace(end_ms=end_ms)))
     with kafka.loaded(records):
         pass
     kafka.wait(side.group, children, WORK_S_MAX)

@@ -42,9 +42,10 @@ def measure(side: Side, subjects: int) -> tuple[float, float]:
     """Return bytes a subject and seconds until ready."""
     with running() as kafka:
         with contending(side, kafka) as (child,):
-            warmed(side, kafka, [child], "backlog")
+            now_ms = int(time.time() * 1000)
+            warmed(side, kafka, [child], "backlog", now_ms)
             before_mb = resident_mb(child.pid)
-            with kafka.loaded(backlog(Plan(subjects, SECONDS, int(time.time() * 1000)))):
+            with kafka.loaded(backlog(Plan(subjects, SECONDS, now_ms))):
                 pass
             kafka.wait(side.group, [child], WORK_S_MAX)
             grown_mb = resident_mb(child.pid) - before_mb

@@ -73,6 +73,11 @@ def test_every_sample_is_there_once_in_records_that_detect_takes(
     assert {vital for _, vital, _, _ in found} == {BY_NAME[name].index for name in VITALS_SAID}
 
 
+def test_the_same_plan_gives_the_same_bytes_to_every_contender() -> None:
+    assert list(live(PLAN)) == list(live(PLAN))
+    assert list(backlog(PLAN)) == list(backlog(PLAN))
+
+
 def test_both_shapes_are_the_same_data() -> None:
     assert rows(decoded(list(live(PLAN)))) == rows(decoded(list(backlog(PLAN))), BACKLOG_AGE_MS)
 
