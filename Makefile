@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 SECONDS ?=
+SMALL ?=
 RUN_DIR ?= run/demo
 PYTHON := .venv/bin/python
 
@@ -41,9 +42,10 @@ faults: setup ## Power cuts at every sector, kills, 5,000 idle connections, 20,0
 fuzz: setup ## A million damaged inputs for each device protocol
 	$(PYTHON) -m bench.fuzz
 
-bench: setup ## The gateway's and the uplink's numbers beside rsyslog's
+bench: setup ## The gateway's and the uplink's numbers beside rsyslog's, the streams' beside Kafka Streams
 	$(PYTHON) -m bench.edge
 	$(PYTHON) -m bench.uplink
+	$(PYTHON) -m bench.streams $(if $(SMALL),--small)
 
 lock: setup ## Make the hash-locked requirement files anew
 	bash requirements/lock.sh
