@@ -18,7 +18,7 @@ class OAuth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The key's name in the key set that the server knows this client by."""
     token_url: str = ""
     """Empty: what ``.well-known/smart-configuration`` of the base URL says."""
-    scope: str = "system/Observation.cu"
+    scope: str = "system/Observation.cu system/DetectedIssue.cu"
     """SMART v2. A PUT creates or updates: c and u. ``fhir`` holds Observations only."""
 
 

@@ -413,7 +413,8 @@ class Engine:
         error = message.error()
         if error is None:
             return True
-        if error.fatal():
+        # A static member that was fenced says so by the code alone.
+        if error.fatal() or error.code() == KafkaError._FATAL:
             raise Fenced(error.name())
         self._log.warning("consumer-error", code=error.name())
         return False

@@ -52,7 +52,7 @@ def test_the_configuration_of_the_readme(tmp_path: Path) -> None:
     text = README.read_text().split("```toml\n")[1].split("```")[0]
     config = load(written(tmp_path, text), Config)
     assert config.oauth is not None
-    assert config.oauth.scope == "system/Observation.cu"
+    assert config.oauth.scope == "system/Observation.cu system/DetectedIssue.cu"
     # what stands there commented out is the default
     more = "\n".join(line.removeprefix("# ") for line in text.splitlines())
     assert load(written(tmp_path, more), Config).oauth != config.oauth
