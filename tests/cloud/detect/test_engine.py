@@ -139,6 +139,8 @@ class Kafka:
         return "group"
 
     def close(self) -> None:
+        """Give the partitions back, as confluent_kafka does: in the callback, before it returns."""
+        self.on_revoke(self, [TopicPartition("samples", PARTITION)])
         self.closed = True
 
     # the producer
@@ -237,8 +239,11 @@ class Orders:
     def __init__(self, kafka: Kafka) -> None:
         self.kafka = kafka
         self.at: int | None = None
+        self.closed = False
 
     def assign(self, partitions: list[Any]) -> None:
+        if self.closed:
+            raise RuntimeError("Consumer closed")
         self.at = partitions[0].offset if partitions else None
 
     def consume(self, most: int, _timeout: float) -> list[Record]:
@@ -248,7 +253,7 @@ class Orders:
         return [Record(offset, self.kafka.orders[offset]) for offset in range(begin, self.at)]
 
     def close(self) -> None:
-        pass
+        self.closed = True
 
 
 @pytest.fixture
@@ -709,6 +714,14 @@ def test_leaving_writes_what_changed(given: Any) -> None:
     again = len(kafka.read_again)
     given([], kafka=kafka)
     assert len(kafka.read_again) == again
+
+
+# Open: `Engine.close` closes the consumer of commands before the group's, whose last rebalance
+# assigns it once more: every SIGTERM ends with code 1 (test_engine_kafka.py finds it too).
+@pytest.mark.xfail(strict=True, reason="the last rebalance meets a closed consumer")
+def test_the_group_is_left_before_what_its_last_rebalance_needs(given: Any) -> None:
+    kafka, one, _ = given(frames(11))
+    run_dry(one)
     one.close()
     assert kafka.closed
 
