@@ -108,7 +108,7 @@ def run(
     plan: Plan,
     count: int = 1,
 ) -> Run:
-    """Measure one contender on the records of a plan; raise RuntimeError when it did another job."""
+    """Measure one contender on a plan's records; raise RuntimeError when it did another job."""
     with running() as kafka, contending(side, kafka, count) as children:
         wrong = differences(kafka, warmed(side, kafka, children, shape, plan.end_ms))
         if wrong:
