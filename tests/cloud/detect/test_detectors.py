@@ -266,6 +266,25 @@ def test_a_reading_older_than_what_was_judged_is_late() -> None:
     assert [(e.state, e.retrospective) for e in events] == [("active", True)]
 
 
+def test_an_older_reading_does_not_make_later_ones_the_newest() -> None:
+    """All within what may be late, and the older one within its hold."""
+    policy = LIMITS
+    subject, log = subject_under(policy), Log(3, policy)
+    rows = [
+        *trace([97] * 30),
+        reading("spo2", 97, T0 + 5_000),
+        *moved(trace([85] * 12), 6_000),
+    ]
+    now = T0 + 30_000
+    told = observed(subject, rows, now)
+    in_turns = [
+        log.give([record(at, [(SUBJECT, row)], ingested_ms=now)]).alerts
+        for at, row in enumerate(rows)
+    ]
+    assert [e.retrospective for e in told] == [True]
+    assert [e for alerts in in_turns for e in alerts] == told
+
+
 def test_a_second_backlog_from_further_back_begins_anew() -> None:
     subject, now = subject_under(LIMITS), T0 + 10_000_000
     first = observed(subject, trace([85] * 11), now)
