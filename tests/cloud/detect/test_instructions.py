@@ -517,6 +517,8 @@ def test_the_monitor_s_own_word_on_a_signal_comes_first() -> None:
         ]
         made = log.give([record(1000 + second, rows, ingested_ms=at(second))], at(second))
         assert steps(made.alerts) == ([("heart_rate.signal", "raised")] if second == 15 else [])
+    (ended,) = log.values(80, 86, spo2=97, heart_rate=70).alerts
+    assert (ended.step, ended.text) == ("ended", "HR no signal")
 
 
 # -- gateways ------------------------------------------------------------------------------------
