@@ -14,16 +14,16 @@ from typing import Final, NamedTuple
 
 from bench.processes import ROOT
 from bench.streams_data import VITALS_SAID
+from bench.streams_policy import CHART
 from cloud.fhir import resources
-from cloud.fhir.ids import NAME_IN_ID
-from cloud.fhir.templates import SINGLES
-from vitals.codes import BY_NAME
+from cloud.fhir.ids import NAME_IN_ID, base36, instant
+from vitals.codes import BY_NAME, decimal_scale
 
 TOOLS: Final = ROOT / ".tools" / "bench"
 PEERS: Final = ROOT / "bench" / "peers"
 
-SLOTS: Final = ("slot-id", "slot-subject", "slot-time", "slot-value", "slot-device")
-"""Of an Observation, in the order of `cloud.fhir.templates`."""
+_SUBJECT, _DEVICE, _TIME_MS = "ab" * 16, "cd" * 16, 1_795_428_000_123
+"""What stands in a template's slots while it is cut."""
 
 Command = Callable[[str, str, Path], list[str]]
 """(bootstrap, identity, folder of its own) -> what to run."""
@@ -40,34 +40,60 @@ class Side(NamedTuple):
 
 
 def write_templates(path: Path) -> None:
-    """Write the pieces of a transaction Bundle with one Observation each (peers' `Bundles`)."""
-    empty = resources.transaction([("Observation/x", b"slot-body")]).decode()
-    head, _, rest = empty.partition('{"fullUrl"')
-    entry, tail = '{"fullUrl"' + rest[: -len("]}")], rest[-len("]}") :]
-    lines = [head, tail]
+    """Write the pieces of a transaction Bundle with one Observation each (peers' `Bundles`).
+
+    Two lines: head and tail of a Bundle. Then one for each vital and range of values that share a
+    text: index, name in ids, decimals, lowest and highest scaled value, the slots in order (i id,
+    s subject, t time, d device, v value), and the pieces around them.
+    """
+    head, tail = "", ""
+    lines = []
     for name in VITALS_SAID:
         vital = BY_NAME[name]
-        template = SINGLES[vital.index, 0, 0, 0]
-        body = template.pieces[0]
-        for slot, piece in zip(SLOTS, template.pieces[1:], strict=True):
-            body += f"\0{slot}{piece}"
-        whole = entry.replace("Observation/x", "Observation/\0slot-id").replace("slot-body", body)
-        for slot in SLOTS:
-            whole = whole.replace(slot, "")
-        pieces = whole.split("\0")
-        lines.append("\t".join((str(vital.index), NAME_IN_ID[name], str(vital.decimals), *pieces)))
-    path.write_text("\n".join(lines) + "\n")
+        scale = decimal_scale(vital)
+        begin, last = 0, ""
+        for value in range(round(vital.high * scale) + 2):
+            text = ""
+            if value <= vital.high * scale:
+                entry = CHART.sample(_SUBJECT, _DEVICE, (vital.index,), [value], _TIME_MS).decode()
+                shown = f"{value / scale:.{vital.decimals}f}"
+                text = entry.replace(f'"valueQuantity":{{"value":{shown},', _VALUE, 1)
+            if text != last:
+                if last:
+                    kind = (vital.index, NAME_IN_ID[name], vital.decimals, begin, value - 1)
+                    lines.append("\t".join((*map(str, kind), *_cut(last, NAME_IN_ID[name]))))
+                begin, last = value, text
+        whole = resources.transaction([("Observation/x", b"slot-body")]).decode()
+        head, _, tail = whole.partition('{"request"')
+        tail = tail[tail.index("slot-body") + len("slot-body") + 1 :]
+    path.write_text("\n".join((head, tail, *lines)) + "\n")
+
+
+_VALUE: Final = '"valueQuantity":{"value":\0v,'
+
+
+def _cut(text: str, name: str) -> tuple[str, ...]:
+    """Return the slots of a text as one word, and the pieces around them."""
+    text = text.replace(f"{_SUBJECT}.{name}.{base36(_TIME_MS)}", "\0i")
+    text = text.replace(instant(_TIME_MS), "\0t").replace(_SUBJECT, "\0s").replace(_DEVICE, "\0d")
+    first, *others = text.split("\0")
+    return "".join(other[0] for other in others), first, *(other[1:] for other in others)
 
 
 # -- ours ------------------------------------------------------------------------------------------
 
 
-def _ours(bootstrap: str, identity: str, _folder: Path) -> list[str]:
-    program = ROOT / "tests" / "cloud" / "detect" / "engine_process.py"
-    return ["/usr/bin/env", f"PYTHONPATH={ROOT}", sys.executable, str(program), bootstrap, identity]
+def _ours(policy: str) -> Command:
+    def command(bootstrap: str, identity: str, _folder: Path) -> list[str]:
+        program = [sys.executable, "-m", "bench.streams_ours"]
+        return ["/usr/bin/env", f"PYTHONPATH={ROOT}", *program, bootstrap, identity, policy]
+
+    return command
 
 
-OURS: Final = Side("ours", "detect", _ours, '"event": "ready"')
+OURS: Final = Side("ours", "detect", _ours("same"), '"event": "ready"')
+OURS_WHOLE: Final = Side("ours, everything watched", "detect", _ours("default"), OURS.ready)
+"""Not a contender: what all our detectors cost beside the job."""
 
 
 # -- Kafka Streams ---------------------------------------------------------------------------------

@@ -78,15 +78,16 @@ class Value(Serializer):  # type: ignore[misc]  # Serializer is of that environm
 
 
 class Templates:
-    """The pieces of a Bundle's entry by vital; the file is written by the bench."""
+    """The pieces of a Bundle's entry by vital and value; the file is written by the bench."""
 
     def __init__(self, path: Path) -> None:
         head, tail, *lines = path.read_text().splitlines()
         self.head, self.tail = head, tail
-        self.by_vital: dict[int, tuple[str, int, list[str]]] = {}
+        self.by_value: dict[tuple[int, int], tuple[str, int, str, list[str]]] = {}
         for line in lines:
-            vital, name, decimals, *pieces = line.split("\t")
-            self.by_vital[int(vital)] = (f".{name}.", int(decimals), pieces)
+            vital, name, decimals, first, last, slots, *pieces = line.split("\t")
+            for value in range(int(first), int(last) + 1):
+                self.by_value[int(vital), value] = (f".{name}.", int(decimals), slots, pieces)
 
 
 @lru_cache(8192)
@@ -221,13 +222,18 @@ class Job:
         subject, device = source.subject, source.device
         entries = []
         for vital, number, time in rows:
-            name, decimals, (a, b, c, d, e, f, g, h) = self._templates.by_vital[vital]
-            ident = f"{subject}{name}{base36(time)}"
-            at = f"{second(time // 1000)}.{time % 1000:03}Z"
-            value = f"{number / 10:.1f}" if decimals else str(number)
-            entries.append(
-                f"{a}{ident}{b}{ident}{c}{subject}{d}{at}{e}{value}{f}{device}{g}{ident}{h}"
-            )
+            name, decimals, slots, (first, *pieces) = self._templates.by_value[vital, number]
+            said = {
+                "i": f"{subject}{name}{base36(time)}",
+                "s": subject,
+                "t": f"{second(time // 1000)}.{time % 1000:03}Z",
+                "d": device,
+                "v": f"{number / 10:.1f}" if decimals else str(number),
+            }
+            parts = [first]
+            for slot, piece in zip(slots, pieces, strict=True):
+                parts += (said[slot], piece)
+            entries.append("".join(parts))
         return (self._templates.head + ",".join(entries) + self._templates.tail).encode()
 
 

@@ -10,17 +10,19 @@ import java.util.Arrays;
  * Transaction Bundles, spliced from pieces of bytes.
  *
  * <p>The pieces come from the bench, cut from our own templates, so both write the same resources.
- * A line of the file: index of the vital, its name in ids, decimals, then the eight pieces between
- * id, id, subject, time, value, device and id. The first two lines are head and tail of a Bundle.
+ * A line of the file: index of the vital, its name in ids, decimals, the lowest and highest value
+ * it is for, the slots in order (i id, s subject, t time, d device, v value), and the pieces around
+ * them. The first two lines are head and tail of a Bundle.
  */
 final class Bundles {
-  private static final int SLOTS = 7;
+  private record Template(int from, int to, char[] slots, byte[][] pieces) {}
+
   private static final byte[] DIGITS =
       "0123456789abcdefghijklmnopqrstuvwxyz".getBytes(StandardCharsets.US_ASCII);
 
   private final byte[] head;
   private final byte[] tail;
-  private final byte[][][] pieces = new byte[32][][];
+  private final Template[][] templates = new Template[32][];
   private final byte[][] names = new byte[32][];
   private final int[] decimals = new int[32];
 
@@ -45,10 +47,15 @@ final class Bundles {
       int vital = Integer.parseInt(parts[0]);
       names[vital] = ("." + parts[1] + ".").getBytes(StandardCharsets.US_ASCII);
       decimals[vital] = Integer.parseInt(parts[2]);
-      pieces[vital] = new byte[SLOTS + 1][];
-      for (int piece = 0; piece <= SLOTS; piece++) {
-        pieces[vital][piece] = parts[3 + piece].getBytes(StandardCharsets.UTF_8);
+      char[] slots = parts[5].toCharArray();
+      byte[][] pieces = new byte[slots.length + 1][];
+      for (int piece = 0; piece < pieces.length; piece++) {
+        pieces[piece] = parts[6 + piece].getBytes(StandardCharsets.UTF_8);
       }
+      Template[] before = templates[vital] == null ? new Template[0] : templates[vital];
+      templates[vital] = Arrays.copyOf(before, before.length + 1);
+      templates[vital][before.length] =
+          new Template(Integer.parseInt(parts[3]), Integer.parseInt(parts[4]), slots, pieces);
     }
   }
 
@@ -67,27 +74,30 @@ final class Bundles {
     if (timeMs != stampedMs) {
       stamp(timeMs);
     }
-    byte[][] piece = pieces[vital];
+    Template template = null;
+    for (Template one : templates[vital]) {
+      if (one.from <= value && value <= one.to) {
+        template = one;
+        break;
+      }
+    }
     byte[] name = names[vital];
     if (any) {
       out[at++] = ',';
     }
     any = true;
-    put(piece[0]);
-    id(name);
-    put(piece[1]);
-    id(name);
-    put(piece[2]);
-    put(subject);
-    put(piece[3]);
-    put(instant);
-    put(piece[4]);
-    number(value, decimals[vital]);
-    put(piece[5]);
-    put(device);
-    put(piece[6]);
-    id(name);
-    put(piece[7]);
+    byte[][] pieces = template.pieces;
+    put(pieces[0]);
+    for (int slot = 0; slot < template.slots.length; slot++) {
+      switch (template.slots[slot]) {
+        case 'i' -> id(name);
+        case 's' -> put(subject);
+        case 't' -> put(instant);
+        case 'd' -> put(device);
+        default -> number(value, decimals[vital]);
+      }
+      put(pieces[slot + 1]);
+    }
   }
 
   byte[] end() {
