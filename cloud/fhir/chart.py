@@ -39,9 +39,9 @@ from vitals.codes import BY_NAME, VITALS, decimal_scale
 from vitals.columns import Columns, Source
 from vitals.reading import Reading
 
-# A Bundle larger than this is cut in two: well under a Kafka message (librdkafka's default
-# message.max.bytes is 1,000,000 before compression), and what a FHIR server takes in one request.
-BUNDLE_BYTES_MAX: Final = 64 * 1024
+# A Bundle whose entries are more than this together is cut: well under a Kafka message
+# (librdkafka's default message.max.bytes is 1,000,000 before compression), and what a FHIR server takes in one request.
+BUNDLE_BYTES_MAX: Final = 512 * 1024
 
 CHARTS_MAX: Final = 4096
 """Sets of limits with a `Chart` of their own that is kept: one a ward, and changed patients."""
@@ -306,18 +306,18 @@ def _cut(texts: Iterable[bytes]) -> list[bytes]:
     """Return Bundles of comma-joined entries, each full to the last entry that fits."""
     out: list[bytes] = []
     kept: list[bytes] = []
-    size = 0
+    size = -1  # of the entries kept, joined: a comma fewer than entries
     for text in texts:
-        if size + len(text) < BUNDLE_BYTES_MAX:
+        if size + 1 + len(text) <= BUNDLE_BYTES_MAX:
             kept.append(text)
-            size += len(text) + 1
+            size += 1 + len(text)
             continue
         for entry in _apart(text):
-            if kept and size + len(entry) >= BUNDLE_BYTES_MAX:
+            if kept and size + 1 + len(entry) > BUNDLE_BYTES_MAX:
                 out.append(_bundle(kept))
-                kept, size = [], 0
+                kept, size = [], -1
             kept.append(entry)
-            size += len(entry) + 1
+            size += 1 + len(entry)
     if kept:
         out.append(_bundle(kept))
     return out

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 from fhir.resources.R4B.observation import Observation
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud.fhir import chart, charting
@@ -183,6 +183,7 @@ rows_drawn = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(rows_drawn, st.integers(0, 30), st.one_of(st.none(), st.integers(0, 200_000)))
 def test_nothing_is_lost_and_medians_are_medians(
     rows: list[Given], cut: int, began: int | None
