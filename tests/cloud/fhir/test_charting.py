@@ -150,6 +150,11 @@ def test_what_is_remembered_is_bounded() -> None:
     assert [one.device for one in leaving.minutes] == [f"{0:032x}"]
 
 
+def test_no_more_is_remembered_than_an_alarm_now_could_ask_for() -> None:
+    state, _ = run([spo2(97, 1), spo2(97, 2), spo2(97, 12)])
+    assert [one.reading.time_ms - M0 for one in state.recent] == [2_000, 12_000]
+
+
 def test_a_policy_that_changes_to_every_leaves_nothing_behind() -> None:
     state, _ = run([spo2(97, 1)])
     state, leaving = advance(state, [spo2(96, 2)], (), Charting())
