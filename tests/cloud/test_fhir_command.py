@@ -62,13 +62,15 @@ def test_halves_of_a_pressure_meet_and_other_times_and_devices_do_not() -> None:
     half = LINE | {"vital": "nibp_systolic", "value": 120, "unit": "mm[Hg]"}
     other = half | {"vital": "nibp_diastolic", "value": 80}
     later = other | {"time": "2026-11-23T10:00:01.000Z"}
-    done = Converted(half, other, later, other | {"device": "bed-13"})
+    done = Converted(half, other, later, half, other | {"device": "bed-13"})
+    # Of one patient at one time, but by two devices: two measurements.
     values = [
         [part.get("valueQuantity", {}).get("value") for part in body["component"]]
         for body in done.observations
     ]
-    assert values == [[120, 80], [None, 80], [None, 80]]
-    assert len(done.made) == 3
+    assert values == [[120, 80], [None, 80], [120, None], [None, 80]]
+    assert len(done.made) == 4
+    assert done.observations[2]["device"] != done.observations[3]["device"]
 
 
 def test_ndjson_is_one_resource_a_line() -> None:

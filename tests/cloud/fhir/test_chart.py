@@ -31,11 +31,11 @@ def greedy(made: Iterable[Built]) -> list[bytes]:
     for one in made:
         entry = (f"Observation/{one.id}", one.body)
         length = len(resources.put(entry[0], entry[1].decode()))
-        if not out or size + length >= chart.BUNDLE_BYTES_MAX:
+        if not out or size + len(",") + length > chart.BUNDLE_BYTES_MAX:
             out.append([])
-            size = 0
+            size = -len(",")
         out[-1].append(entry)
-        size += length + 1
+        size += len(",") + length
     return [resources.transaction(entries) for entries in out]
 
 
@@ -61,6 +61,7 @@ def bounds(vital: int) -> tuple[float, float]:
     return one.low * decimal_scale(one) + 0.999, one.high * decimal_scale(one)
 
 
+@settings(deadline=None)  # the first of each template costs a model
 @given(samples(), st.dictionaries(st.sampled_from(range(len(VITALS))), limits_of(), max_size=6))
 def test_a_sample_is_what_the_general_path_makes(
     sample: tuple[tuple[int, ...], list[int | None], int], limits: dict[int, Limits]
@@ -92,7 +93,7 @@ columns_drawn = st.lists(
     st.sampled_from([1, 1500, 4000, 64 * 1024]),
     st.booleans(),
 )
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_bundles_are_what_the_general_path_makes(
     rows: list[tuple[int, Reading]], limits: dict[int, Limits], cap: int, two_devices: bool
 ) -> None:
@@ -128,7 +129,10 @@ def test_the_common_case_goes_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> N
         Chart({}).bundles(ward(10, channel=1))
 
 
-def test_a_ward_of_many_seconds_is_cut_alike_on_both_ways() -> None:
+def test_a_ward_of_many_seconds_is_cut_alike_on_both_ways(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(chart, "BUNDLE_BYTES_MAX", 64 * 1024)
     columns = ward(60)
     made = Chart({}).bundles(columns)
     assert made == general(columns, {})
@@ -144,6 +148,17 @@ def test_a_ward_of_many_seconds_is_cut_alike_on_both_ways() -> None:
     assert min(full) > chart.BUNDLE_BYTES_MAX - 1000
     ids = [e["resource"]["id"] for _, b in made for e in json.loads(b)["entry"]]
     assert len(set(ids)) == len(ids) == 60 * 2 * 3
+
+
+def test_entries_of_just_the_largest_size_are_one_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = ward(3, beds=1)
+    ((_, whole),) = Chart({}).bundles(columns)
+    size = len(whole) - len(resources.TRANSACTION) - len(resources.TRANSACTION_END)
+    monkeypatch.setattr(chart, "BUNDLE_BYTES_MAX", size)
+    assert len(Chart({}).bundles(columns)) == 1
+    monkeypatch.setattr(chart, "BUNDLE_BYTES_MAX", size - 1)
+    made = [json.loads(bundle)["entry"] for _, bundle in Chart({}).bundles(columns)]
+    assert [len(entries) for entries in made] == [8, 1]
 
 
 def test_a_subject_with_limits_of_its_own_gets_those() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 from fhir.resources.R4B.observation import Observation
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud.fhir import chart, charting
@@ -150,6 +150,11 @@ def test_what_is_remembered_is_bounded() -> None:
     assert [one.device for one in leaving.minutes] == [f"{0:032x}"]
 
 
+def test_no_more_is_remembered_than_an_alarm_now_could_ask_for() -> None:
+    state, _ = run([spo2(97, 1), spo2(97, 2), spo2(97, 12)])
+    assert [one.reading.time_ms - M0 for one in state.recent] == [2_000, 12_000]
+
+
 def test_a_policy_that_changes_to_every_leaves_nothing_behind() -> None:
     state, _ = run([spo2(97, 1)])
     state, leaving = advance(state, [spo2(96, 2)], (), Charting())
@@ -183,6 +188,7 @@ rows_drawn = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(rows_drawn, st.integers(0, 30), st.one_of(st.none(), st.integers(0, 200_000)))
 def test_nothing_is_lost_and_medians_are_medians(
     rows: list[Given], cut: int, began: int | None

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from fhir.resources.R4B.observation import Observation
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud.fhir import observations
@@ -178,6 +178,7 @@ def test_what_is_no_pseudonym_is_refused(subject: str, device: str) -> None:
         observations.of_rows(subject, device, [reading("spo2", 97)])
 
 
+@settings(deadline=None)
 @given(st.lists(readings(), max_size=12))
 def test_every_reading_is_found_in_valid_observations_with_distinct_ids(
     rows: list[Reading],
