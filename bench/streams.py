@@ -81,7 +81,8 @@ def differences(kafka: Kafka, records: Sequence[Keyed]) -> list[str]:
     out = [f"{missing.total()} Bundles are missing, {extra.total()} are not as they should be"]
     if missing and extra:
         a, b = (json.loads(min(some)[1]) for some in (missing, extra))
-        out += [f"{path}: {one!r} != {two!r}" for path, one, two in walk("", a, b)][:10]
+        shown = [f"{path}: {one!r:.80} != {two!r:.80}" for path, one, two in walk("", a, b)]
+        out += shown[:10]
     return out
 
 

@@ -11,18 +11,22 @@ import msgspec
 
 from cloud.detect.lifecycle import (
     NEVER,
+    Acknowledge,
+    Clear,
     Given,
     Life,
     Manners,
     Raised,
     Returned,
+    Shelve,
     Step,
     Tick,
+    Unshelve,
     Worsened,
     advance,
     due_ms,
 )
-from cloud.records import AlertEvent
+from cloud.records import AlertEvent, Command
 
 _NONE: Final = Life()
 
@@ -77,6 +81,30 @@ def due(episodes: Episodes, life: Mapping[str, Manners]) -> int:
         (due_ms(held.life, life[held.told.priority]) for held in episodes.values()),
         default=NEVER,
     )
+
+
+def answer(
+    episodes: Episodes, command: Command, now_ms: int, life: Mapping[str, Manners]
+) -> tuple[str, list[AlertEvent]]:
+    """Carry out a user's word on one episode; return its condition's key, or "", and the events."""
+    of = command.episode
+    key = next((key for key, held in episodes.items() if held.life.episode == of), "")
+    if not key:
+        return "", []
+    who, why = command.who, command.why
+    given: Given
+    match command.kind:
+        case "acknowledge":
+            given = Acknowledge(who, why, now_ms, of)
+        case "shelve":
+            given = Shelve(who, why, command.until_ms or 0, now_ms, of)
+        case "unshelve":
+            given = Unshelve(who, why, now_ms, of)
+        case "clear":
+            given = Clear(who, why, now_ms, of)
+        case _:
+            return "", []
+    return key, give(episodes, key, given, life)
 
 
 def of_watch(event: AlertEvent, *, raised: bool) -> Given:

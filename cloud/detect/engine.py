@@ -161,8 +161,9 @@ class Engine:
 
     def close(self) -> None:
         """Leave; an open transaction there never is between steps."""
-        self._commands.close()
+        # The group first: leaving it says once more which partitions' commands are ours.
         self._consumer.close()
+        self._commands.close()
 
     def rest(self) -> None:
         """Write what has changed, before leaving: whoever takes over has nothing to replay."""

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, cast
 import msgspec
 
 from cloud.detect import journal, silence
-from cloud.detect.alerts import Episodes, due, give, tick
+from cloud.detect.alerts import Episodes, answer, due, give, tick
 from cloud.detect.journal import CHUNKS, COMMON, Chunk, Journal, Marks, Rotation, Turn
 from cloud.detect.lifecycle import SKEW_MS, Raised, Returned
 from cloud.detect.rules import Rules, RulesOf
@@ -178,7 +178,7 @@ class Partition:
         self._journal = Journal()
         self._turn: Turn | None = None
         self._records = 0
-        self._number = 0
+        self._number = self._now_ms = 0
         self._frozen: list[int] | None = None
         """While restoring: up to which turn each chunk holds."""
         self._everything = False
@@ -232,6 +232,8 @@ class Partition:
             if index != COMMON:
                 for name, stored in kept.items():
                     self._subjects[name] = Subject(name, msgspec.convert(stored, Kept))
+        oldest = turns[0] if turns else newest
+        self._now_ms = oldest.now_ms if oldest is not None else 0
         if self.policy is not None:
             for subject in self._subjects.values():
                 self._ruled(subject)
@@ -257,7 +259,7 @@ class Partition:
         """Give a committed turn again; ``samples``: (offset, value) of its records."""
         made = Made()
         skipped = set(turn.skipped)
-        self._number = turn.number
+        self._number, self._now_ms = turn.number, turn.now_ms
         common = self._holds(COMMON)
         back: list[str] = []
         for raw in turn.instructions:
@@ -295,6 +297,7 @@ class Partition:
         ``condemned``: offsets of records that are set aside unread. Raises Unjudged.
         """
         made = Made()
+        self._now_ms = now_ms
         rotation = self._rotation
         rotation.turn += 1
         # A clock that was set back is looked at too: nothing may wait for the old one.
@@ -399,6 +402,8 @@ class Partition:
         """Tell whether the clock alone would do something now; asked once a second."""
         if 0 <= now_ms - self._ticked_ms < TICK_MS or self.policy is None:
             return False
+        if now_ms < self._ticked_ms:
+            return True  # set back: everybody is looked at
         if any(subject.due_ms <= now_ms for subject in self._subjects.values()) or any(
             self._gateway_due(edge, gateway, now_ms)
             for edge, gateway in self._common.gateways.items()
@@ -468,7 +473,9 @@ class Partition:
     def _command(self, command: Command, now_ms: int, made: Made) -> None:
         subject = self._subjects.get(command.subject)
         if subject is None:
-            made.refused += 1
+            told = self._answer(command, now_ms)
+            made.refused += not told
+            made.alerts += told
             return
         if not self._holds(subject.slice):
             return
@@ -479,6 +486,17 @@ class Partition:
         made.refused += not told
         made.alerts += told
 
+    def _answer(self, command: Command, now_ms: int) -> list[AlertEvent]:
+        """Carry out a command about a gateway's alert."""
+        held = self._common.episodes.get(command.subject)
+        if held is None or not self._holds(COMMON):
+            return []
+        self._rotation.dirty[COMMON] = True
+        _, told = answer(held, command, now_ms, self._rules_of(command.subject).life)
+        if not held:
+            del self._common.episodes[command.subject]
+        return told
+
     def _new_policy(self, given: NewPolicy, made: Made) -> None:
         try:
             self.policy = open_published(given.toml)
@@ -487,8 +505,9 @@ class Partition:
             return
         self._common.policy, self._common.who = given.toml, given.who
         self._rules = RulesOf()
-        for subject in self._subjects.values():
-            made.alerts += self._ruled(subject).renounce()
+        for _, subject in sorted(self._subjects.items()):
+            self._ruled(subject)
+            made.alerts += subject.renounce(self._now_ms)
         # So that no turn is ever replayed under another policy than it was given under.
         self._everything = True
 
@@ -548,24 +567,28 @@ class Partition:
         if not back:
             return
         for subject in self._subjects.values():
-            for origin in subject.origins:
-                if origin.edge in back and self._holds(subject.slice):
-                    origin.heard_ms = max(origin.heard_ms, now_ms)
-                    self._touch(subject)
+            if self._holds(subject.slice) and subject.back(back, now_ms):
+                self._touch(subject)
 
     def _tick_subjects(
         self, now_ms: int, away: frozenset[str], made: Made, *, everybody: bool
     ) -> None:
         gone = []
-        for subject in self._subjects.values():
-            if (everybody or subject.due_ms <= now_ms) and self._holds(subject.slice):
-                made.alerts += subject.tick(now_ms, away)
-                if subject.minutes.minutes:
-                    self._leave(subject, subject.close_minutes(now_ms), made)
-                self._ruled(subject)
-                self._touch(subject)
-                if subject.idle:
-                    gone.append(subject.name)
+        looked_at = [
+            subject
+            for subject in self._subjects.values()
+            if (everybody or subject.due_ms <= now_ms) and self._holds(subject.slice)
+        ]
+        # By name: the order of memory is another after a restart.
+        for subject in sorted(looked_at, key=lambda one: one.name):
+            made.alerts += subject.tick(now_ms, away)
+            if subject.minutes.minutes:
+                self._leave(subject, subject.close_minutes(now_ms), made)
+            if self._ruled(subject):
+                made.alerts += subject.renounce(now_ms)
+            self._touch(subject)
+            if subject.idle:
+                gone.append(subject.name)
         for name in gone:
             del self._subjects[name]
 
@@ -709,18 +732,21 @@ class Partition:
 
     # -- rules ---------------------------------------------------------------------------------
 
-    def _ruled(self, subject: Subject) -> Subject:
-        """Give a subject the rules that hold for it now."""
+    def _ruled(self, subject: Subject) -> bool:
+        """Give a subject the rules that hold for it now; return whether they are others."""
         policy = self.policy
         if policy is None:
             raise RuntimeError("a partition was given readings before a policy")
         own = {rule: limit for rule, (limit, _) in subject.own.items()}
-        effective = resolve(policy, subject.edge, subject.device, subject.name, own)
+        effective = resolve(
+            policy, subject.edge, subject.device, subject.name, own, at_ms=self._now_ms
+        )
         rules = self._rules(effective)
-        if getattr(subject, "rules", None) is not rules:
-            subject.rules = rules
-            subject.ask()
-        return subject
+        if getattr(subject, "rules", None) is rules:
+            return False
+        subject.rules = rules
+        subject.ask()
+        return True
 
     def _rules_of(self, edge: str) -> Rules:
         if self.policy is None:

@@ -212,7 +212,7 @@ def step(
         missing[level.rule] = score.missing
     recovered = not breach and score.missing <= missing.get(level.rule, score.missing)
     worse = breach and score.lowest > pair.live.worst
-    sample = Sample(at_ms, score.lowest, 0, breach, recovered, worse)
+    sample = Sample(at_ms, float(score.lowest), 0, breach, recovered, worse)
     after, steps = judge(pair, sample, _DELAYS, worse_late=False, late=False)
     if after.still:
         watches.pop(level.rule, None)

@@ -19,7 +19,8 @@ import msgspec
 from vitals.codes import VITALS, decimal_scale
 
 SAMPLE_MS: Final = 15_000
-"""12 values a minute are enough for a median that 5 outliers cannot move."""
+"""4 values a minute are enough for a median that one outlier cannot move; with 12 the readings that
+are looked at would cost a ward more than all others together."""
 MINUTE_MS: Final = 60_000
 MINUTES_MAX: Final = 60
 """The longest window of a trend."""

@@ -39,6 +39,8 @@ class Origin(msgspec.Struct, array_like=True):
     heard_ms: int
     """When its last reading arrived at the cloud."""
     silent: bool = False
+    away: bool = False
+    """Its gateway was gone when the clock last looked."""
 
 
 class Gateway(msgspec.Struct, array_like=True):

@@ -25,8 +25,9 @@ from bench.streams_data import (
     probe,
     probed_us,
 )
+from bench.streams_policy import bundles
 from bench.streams_sides import write_templates
-from cloud.detect.partition import Message, bundles
+from cloud.detect.partition import Message
 from cloud.fhir.ids import instant
 from cloud.records import SamplesRecord, decode_samples
 from vitals import columns as columns_of
@@ -127,7 +128,7 @@ def test_the_peers_pieces_give_our_bundle(tmp_path: Path) -> None:
     path = tmp_path / "templates"
     write_templates(path)
     head, tail, *lines = path.read_text().splitlines()
-    by_vital = {int(line.split("\t")[0]): line.split("\t")[1:] for line in lines}
+    kinds = [line.split("\t") for line in lines]
     for keyed in list(live(Plan(3, 2, END_MS))):
         record = decode_samples(keyed.value)
         for at, source in enumerate(record.columns.sources):
@@ -141,22 +142,23 @@ def test_the_peers_pieces_give_our_bundle(tmp_path: Path) -> None:
             ):
                 if origin != at or value is None:
                     continue
-                name, decimals, *pieces = by_vital[vital]
-                ident = f"{source.subject}.{name}.{base36(time_ms)}"
-                number = f"{value / 10:.1f}" if int(decimals) else str(value)
-                slots = (
-                    ident,
-                    ident,
-                    source.subject,
-                    instant(time_ms),
-                    number,
-                    source.device,
-                    ident,
-                )
-                filled = "".join(p + s for p, s in zip(pieces, (*slots, ""), strict=True))
-                entries.append(filled)
+                (kind,) = [
+                    kind
+                    for kind in kinds
+                    if int(kind[0]) == vital and int(kind[3]) <= value <= int(kind[4])
+                ]
+                _, name, decimals, _, _, slots, first, *pieces = kind
+                said = {
+                    "i": f"{source.subject}.{name}.{base36(time_ms)}",
+                    "s": source.subject,
+                    "t": instant(time_ms),
+                    "d": source.device,
+                    "v": f"{value / 10:.1f}" if int(decimals) else str(value),
+                }
+                parts = [said[s] + p for s, p in zip(slots, pieces, strict=True)]
+                entries.append(first + "".join(parts))
             whole = head + ",".join(entries) + tail
-            made = {message.key: message.value for message in bundles(record)}
+            made = dict(bundles(record))
             assert made[source.subject.encode()] == whole.encode()
 
 
@@ -181,7 +183,7 @@ class Wrote:
 
 def right() -> tuple[list[Keyed], list[Message]]:
     records = list(live(Plan(3, 1, END_MS)))
-    return records, [one for record in decoded(records) for one in bundles(record)]
+    return records, [Message(*one) for record in decoded(records) for one in bundles(record)]
 
 
 def test_the_right_bundles_differ_in_nothing_in_any_spelling() -> None:

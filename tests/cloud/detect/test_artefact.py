@@ -24,6 +24,7 @@ from cloud.detect.artefact import (
     resumed,
     step,
 )
+from cloud.detect.series import SAMPLE_MS
 from simulators.recorded import recordings
 from vitals.codes import BY_NAME, VITALS, Status
 
@@ -258,7 +259,7 @@ def test_nothing_is_let_go_before_the_first_value_nor_while_a_mark_holds() -> No
     assert hold(trace, of) == artefact.NEVER
     trace, marks = step(trace, of, T0 + 31_000, 200)
     assert marks == NONE
-    assert hold(trace, of) == (185, 215, T0 + 35_000)
+    assert hold(trace, of) == (185, 215, T0 + 3 * SAMPLE_MS)
 
 
 def test_a_calm_patient_is_hardly_looked_at() -> None:
@@ -355,7 +356,7 @@ def test_stored_and_restored_anywhere_it_goes_on_the_same(
 @settings(deadline=None)
 @given(
     st.lists(
-        st.tuples(st.sampled_from([500, 1000, 5000]), st.sampled_from([60, 60, 60, 90, 91])),
+        st.tuples(st.sampled_from([500, 1000, SAMPLE_MS]), st.sampled_from([60, 60, 60, 90, 91])),
         max_size=60,
     )
 )
@@ -374,7 +375,7 @@ def test_jumps_and_flat_lines_are_those_of_a_plain_reading_of_the_rules(
     looked: list[tuple[int, int]] = []
     for time_ms, value in rows:
         trace, marks = step(trace, of, time_ms, value)
-        if not looked or time_ms // 5000 > looked[-1][0] // 5000:
+        if not looked or time_ms // SAMPLE_MS > looked[-1][0] // SAMPLE_MS:
             looked.append((time_ms, value))
         since = None
         for earlier in reversed(looked):

@@ -718,7 +718,6 @@ def test_leaving_writes_what_changed(given: Any) -> None:
 
 # Open: `Engine.close` closes the consumer of commands before the group's, whose last rebalance
 # assigns it once more: every SIGTERM ends with code 1 (test_engine_kafka.py finds it too).
-@pytest.mark.xfail(strict=True, reason="the last rebalance meets a closed consumer")
 def test_the_group_is_left_before_what_its_last_rebalance_needs(given: Any) -> None:
     kafka, one, _ = given(frames(11))
     run_dry(one)

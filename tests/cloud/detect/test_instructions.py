@@ -211,7 +211,6 @@ def test_a_limit_for_a_time_holds_until_then_and_no_longer() -> None:
 
 
 # Open: `Subject.command` returns for a limit before it schedules: the next look is up to 15 s off.
-@pytest.mark.xfail(strict=True, reason="a limit for a time outlives it by up to LOOK_MS")
 def test_a_limit_ends_at_its_time_whenever_it_was_set() -> None:
     log = Bedside()
     log.values(0, 5, spo2=97)
@@ -223,9 +222,6 @@ def test_a_limit_ends_at_its_time_whenever_it_was_set() -> None:
 
 
 # Open: `Partition._ruled` resolves without `at_ms`, so that a patient's part never ends.
-@pytest.mark.xfail(
-    strict=True, reason="what a policy says of a patient until a time holds for ever"
-)
 def test_a_patient_s_part_of_a_policy_ends_at_its_time() -> None:
     until = datetime.fromtimestamp(at(60) / 1000, UTC)
     change = RuleChange(vital="spo2", direction="low", priority="high", limit=80.0)
@@ -336,7 +332,6 @@ def test_an_acknowledged_cause_still_explains() -> None:
 
 
 # Open: `Subject.renounce` ends the cause and leaves what it suppressed without a sound.
-@pytest.mark.xfail(strict=True, reason="a suppressed alarm outlives its cause's rule")
 def test_the_milder_alarm_rings_when_the_policy_drops_the_urgent_rule() -> None:
     log, _ = both()
     told = log.command([policy_record(limits_only(SPO2_MILD, HEART))], at(12))
@@ -389,7 +384,6 @@ def test_a_clock_that_was_set_back_goes_on_from_there() -> None:
 
 
 # Open: `due` takes the new time for its own last look, so that the turn after it sees no jump.
-@pytest.mark.xfail(strict=True, reason="a clock set back while idle is not noticed")
 def test_a_clock_that_was_set_back_is_something_due() -> None:
     log, _ = low()
     log.clock(20)
@@ -599,7 +593,6 @@ def test_a_gateway_s_alert_escalates_too_and_outlives_a_restart() -> None:
 
 
 # Open: `Partition._command` looks among patients only, and the subject here is the gateway.
-@pytest.mark.xfail(strict=True, reason="nobody can answer the alert of a gateway, which escalates")
 def test_a_gateway_s_alert_can_be_acknowledged() -> None:
     log = Bedside(number=home_of(EDGE))
     log.do(0, presence())

@@ -39,7 +39,7 @@ def counted(rows: list[Row]) -> list[Row]:
     """Return the first reading of every five seconds, in the order of arrival."""
     out: list[Row] = []
     for time_ms, value in rows:
-        if not out or time_ms // 5000 > out[-1][0] // 5000:
+        if not out or time_ms // SAMPLE_MS > out[-1][0] // SAMPLE_MS:
             out.append((time_ms, value))
     return out
 
@@ -62,14 +62,19 @@ def since_of(rows: list[Row]) -> int:
     kept = counted(rows)
     since = kept[0][0]
     for (before_ms, before), (time_ms, value) in pairwise(kept):
-        if value != before or time_ms // 5000 - before_ms // 5000 > 6:
+        if (
+            value != before
+            or time_ms // SAMPLE_MS - before_ms // SAMPLE_MS > SAME_GAP_MS // SAMPLE_MS
+        ):
             since = time_ms
     return since
 
 
 def rows_of() -> st.SearchStrategy[list[Row]]:
     """Mostly forward, sometimes back, sometimes far."""
-    step = st.sampled_from([1000, 1000, 1000, 4999, 5000, 20_000, 34_999, 61_000, 400_000, -3000])
+    step = st.sampled_from(
+        [1000, 1000, 4999, SAMPLE_MS - 1, SAMPLE_MS, 20_000, 34_999, 61_000, 400_000, -3000]
+    )
     value = st.sampled_from([96, 96, 96, 97, -50, 32_000])
     return st.tuples(st.integers(0, 70_000), st.lists(st.tuples(step, value), max_size=150)).map(
         lambda drawn: [
@@ -117,18 +122,18 @@ def test_stored_and_restored_anywhere_it_goes_on_the_same(
 
 
 def test_an_outlier_leaves_no_trace_and_an_even_minute_keeps_a_measured_value() -> None:
-    minute = [(T0 + at * SAMPLE_MS, 97) for at in range(12)]
-    for at in (1, 4, 6, 8, 11):
-        minute[at] = (minute[at][0], 0)
+    minute = [(T0 + at * SAMPLE_MS, 97) for at in range(MINUTE // SAMPLE_MS)]
+    minute[1] = (minute[1][0], 0)
     series = fed([*minute, (T0 + MINUTE, 97)])
     assert medians(series) == [97]
     two = [(T0, 90), (T0 + SAMPLE_MS, 99), (T0 + MINUTE, 97)]
     assert medians(fed(two)) == [90]
 
 
-def test_the_first_reading_of_five_seconds_counts() -> None:
-    series = fed([(T0 + 4999, 90), (T0 + 5000, 91), (T0 + 5001, 92), (T0 + 9999, 93)])
-    assert (series.last, hold(series)) == (91, T0 + 10_000)
+def test_the_first_reading_of_a_mark_counts() -> None:
+    mark = T0 + SAMPLE_MS
+    series = fed([(mark - 1, 90), (mark, 91), (mark + 1, 92), (mark + SAMPLE_MS - 1, 93)])
+    assert (series.last, hold(series)) == (91, mark + SAMPLE_MS)
 
 
 def test_hold_of_an_empty_series_lets_nothing_go() -> None:
@@ -140,8 +145,8 @@ def test_hold_of_an_empty_series_lets_nothing_go() -> None:
     ("gap_ms", "same"), [(SAME_GAP_MS, True), (SAME_GAP_MS + SAMPLE_MS, False)]
 )
 def test_equal_since_begins_anew_after_a_gap(gap_ms: int, same: bool) -> None:
-    series = fed([(T0 + 1, 97), (T0 + 5000, 97), (T0 + 5000 + gap_ms, 97)])
-    assert series.same_since_ms == (T0 + 1 if same else T0 + 5000 + gap_ms)
+    series = fed([(T0 + 1, 97), (T0 + SAMPLE_MS, 97), (T0 + SAMPLE_MS + gap_ms, 97)])
+    assert series.same_since_ms == (T0 + 1 if same else T0 + SAMPLE_MS + gap_ms)
 
 
 def test_a_time_far_ahead_costs_no_more_than_a_full_ring() -> None:
