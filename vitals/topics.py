@@ -15,6 +15,9 @@ class Topic(NamedTuple):
 DAY_MS: Final = 86_400_000
 SUBJECT_PARTITIONS: Final = 8
 
+# The largest batch a topic takes, compressed or not; producers make theirs half as large at most.
+MESSAGE_BYTES_MAX: Final = 8 * 1024 * 1024
+
 SAMPLES: Final = Topic("samples", SUBJECT_PARTITIONS, 7 * DAY_MS, compact=False)
 FHIR: Final = Topic("fhir", SUBJECT_PARTITIONS, 7 * DAY_MS, compact=False)
 ALERTS: Final = Topic("alerts", SUBJECT_PARTITIONS, 30 * DAY_MS, compact=True)

@@ -91,7 +91,10 @@ class Broker:
             NewTopic(
                 t.name,
                 num_partitions=t.partitions,
-                config={"cleanup.policy": "compact" if t.compact else "delete"},
+                config={
+                    "cleanup.policy": "compact" if t.compact else "delete",
+                    "max.message.bytes": str(topics.MESSAGE_BYTES_MAX),
+                },
             )
             for t in topics.ALL
         ]
