@@ -1,4 +1,4 @@
-"""``healthsync cloud alert`` as a person meets it; tests/system/test_alarms.py has a Kafka to it."""
+"""``healthsync cloud alert`` as a person meets it; with Kafka in tests/system/test_alarms.py."""
 
 from pathlib import Path
 from typing import Any
