@@ -67,6 +67,8 @@ class Turn(msgspec.Struct, frozen=True, array_like=True):
     """Gateways that came back in this turn."""
     ticked_ms: int = 0
     """When the clock was last looked at."""
+    paused: bool = False
+    """Nobody had looked at the clock for so long that everybody got time to be heard."""
 
 
 class Chunk(msgspec.Struct, frozen=True, array_like=True):
