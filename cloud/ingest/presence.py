@@ -12,12 +12,14 @@ from typing import Final
 import msgspec
 
 from cloud.ingest.unpack import Record
+from cloud.policy.bounds import GATEWAY_S_MIN
 from cloud.records import Presence
 from vitals import topics
 
 PRESENCE_S: Final = 10.0
 """How often a session is vouched for: one that is lost between two others must not ring, so a
 policy's ``gateway_s`` (30 s unless it says otherwise) has to be above twice as much."""
+assert GATEWAY_S_MIN > 2 * PRESENCE_S  # noqa: S101
 
 FRESH_S: Final = 6.0
 """Three heartbeats of a gateway (2 s, edge/UPLINK.md); after that its line counts as cut."""
