@@ -161,8 +161,9 @@ class Engine:
 
     def close(self) -> None:
         """Leave; an open transaction there never is between steps."""
-        self._commands.close()
+        # In this order: leaving calls `_on_revoke`, which still assigns to the other client.
         self._consumer.close()
+        self._commands.close()
 
     def rest(self) -> None:
         """Write what has changed, before leaving: whoever takes over has nothing to replay."""

@@ -215,3 +215,14 @@ def test_the_stages_agree_after_all_of_it(ward: Ward) -> None:
         one.close()
     done = ward.box.audit(90)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_detect_leaves_cleanly_when_told_to(ward: Ward) -> None:
+    log = ward.box.run_dir / "log" / "detect.log"
+    before = ward.box.pids()["detect"]
+    os.kill(before, signal.SIGTERM)
+    until(lambda: ward.box.pids()["detect"] not in (0, before), 30, "a new detect")
+    until(ward.box.ready, 40, "everything to be ready again")
+    said = log.read_text()
+    assert said.count('"event": "stopped"') == 1
+    assert "Traceback" not in said
