@@ -43,7 +43,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         for word, help_ in service.options.items():
             sub.add_argument(f"--{word}", metavar=word.upper(), help=help_)
         sub.set_defaults(run=_run)
-    from cloud import fhir_command
+    from cloud import alert_command, fhir_command
     from cloud.ingest import settings_command
     from cloud.pki import command as pki_command
     from cloud.policy import command as policy_command
@@ -54,6 +54,8 @@ def register(parser: argparse.ArgumentParser) -> None:
     pki_command.register(services.add_parser("pki", help=text, description=text))
     text = "alarm policies: check, diff, push"
     policy_command.register(services.add_parser("policy", help=text, description=text))
+    text = "one alert or limit: acknowledge, shelve, unshelve, clear, limit"
+    alert_command.register(services.add_parser("alert", help=text, description=text))
     text = "readings of `healthsync edge decode` to FHIR R4, for trying out"
     fhir_command.register(services.add_parser("fhir", help=text, description=fhir_command.ABOUT))
 

@@ -64,7 +64,7 @@ GRANTS: Final = (
     Grant("operator", "IDEMPOTENT_WRITE", "BROKER", "kafka-cluster"),
     *_reads("deliver", "fhir"),
     *_writes("deliver", "undelivered"),
-    *_reads("audit", "samples", "state", "quarantine", "alerts", "identity", "fhir"),
+    *_reads("audit", "samples", "state", "quarantine", "alerts", "identity", "fhir", "poison"),
 )
 
 

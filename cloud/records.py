@@ -69,6 +69,9 @@ class QuarantineRecord(msgspec.Struct, frozen=True):
 GATEWAY = "gateway"
 """`AlertEvent.kind` of what is wrong with a gateway, not with a patient."""
 
+LIMIT = "limit"
+"""`AlertEvent.kind` of a limit that somebody changed: told, and no alert."""
+
 
 class AlertEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     """One step in the life of an alert episode. Times are milliseconds of UTC."""
@@ -77,8 +80,8 @@ class AlertEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     """One id from the first sample of the condition to its end."""
     subject: str
     kind: str
-    """Detector: threshold, signal_loss, silence, trend, news2, device, or ``gateway`` of a
-    gateway, whose name is the subject."""
+    """Detector: threshold, signal_loss, silence, trend, news2, device; ``gateway`` of a gateway,
+    whose name is the subject; ``limit`` of a limit that was changed."""
     vital: str
     priority: str
     """high, medium or low."""

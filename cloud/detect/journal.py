@@ -69,6 +69,8 @@ class Turn(msgspec.Struct, frozen=True, array_like=True):
     """When the clock was last looked at."""
     everybody: bool = False
     """The clock was set back: waits that counted on the old one were looked at, all of them."""
+    paused: bool = False
+    """Nobody had looked at the clock for so long that everybody got time to be heard."""
 
 
 class Chunk(msgspec.Struct, frozen=True, array_like=True):

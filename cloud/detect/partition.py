@@ -262,6 +262,8 @@ class Partition:
         self._number, self._now_ms = turn.number, turn.now_ms
         common = self._holds(COMMON)
         back: list[str] = []
+        if turn.paused:
+            self._resume(turn.now_ms)
         for raw in turn.instructions:
             self._instruct(raw, turn.now_ms, made, back)
         if turn.tick and common:
@@ -302,6 +304,9 @@ class Partition:
         rotation.turn += 1
         # A clock that was set back is looked at too: nothing may wait for the old one.
         tick = not 0 <= now_ms - self._ticked_ms < TICK_MS
+        paused = now_ms - self._ticked_ms > silence.PAUSE_MS
+        if paused:
+            self._resume(now_ms)
         back: list[str] = []
         for offset, raw in instructions:
             self._instruct(raw, now_ms, made, back)
@@ -352,6 +357,7 @@ class Partition:
             back,
             self._ticked_ms,
             everybody,
+            paused,
         )
         self._records = len(samples)
         return made
@@ -404,6 +410,8 @@ class Partition:
             return False
         if now_ms < self._ticked_ms:
             return True  # set back: everybody is looked at
+        if now_ms - self._ticked_ms > silence.PAUSE_MS:
+            return True  # a turn notices the pause
         if any(subject.due_ms <= now_ms for subject in self._subjects.values()) or any(
             self._gateway_due(edge, gateway, now_ms)
             for edge, gateway in self._common.gateways.items()
@@ -562,6 +570,19 @@ class Partition:
             if (held := self._common.episodes.get(edge)) is not None:
                 made.alerts += tick(held, now_ms, self._rules_of(edge).life)
 
+    def _resume(self, now_ms: int) -> None:
+        """Give everybody time to be heard after a pause in which nobody listened."""
+        if self._holds(COMMON):
+            for gateway in self._common.gateways.values():
+                gateway.heard_ms = max(gateway.heard_ms, now_ms)
+                self._rotation.dirty[COMMON] = True
+        for subject in self._subjects.values():
+            if self._holds(subject.slice):
+                for origin in subject.origins:
+                    if not origin.silent:
+                        origin.heard_ms = max(origin.heard_ms, now_ms)
+                        self._touch(subject)
+
     def _heard_again(self, back: Sequence[str], now_ms: int) -> None:
         """Give the devices of gateways that came back their time to be heard."""
         if not back:
@@ -620,7 +641,8 @@ class Partition:
             self._ruled(subject)
         if origin.silent:
             made.alerts += subject.heard(origin, record.ingested_ms)
-        origin.heard_ms = record.ingested_ms
+        # A backlog is of before: it takes back no time that somebody was given to be heard.
+        origin.heard_ms = max(origin.heard_ms, record.ingested_ms)
         return subject
 
     def _observe(

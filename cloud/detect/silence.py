@@ -3,6 +3,8 @@
 Law: who is silent because of somebody else is not told. A gateway without presence is one alert,
 for the gateway; while it is away none of its devices is, and after it came back each has its time
 to be heard again. A gateway nobody ever spoke of (an ingest that sends no presence) is present.
+While detect itself stood still it heard nobody: what it then reads first is the clock, so everybody
+has their time to be heard again after a pause, too (`PAUSE_MS`).
 
 ======== ================================== ===================================================
 gateway  given                              next
@@ -28,6 +30,10 @@ RULE: Final = "device.silence"
 GATEWAY_RULE: Final = "gateway.silence"
 
 EPISODE_HEX: Final = 32
+
+PAUSE_MS: Final = 10_000
+"""The clock is looked at each second; not for so long, and detect or Kafka was away. Less than any
+silence that a policy may ask for (cloud/policy/bounds.py, SILENT_S_MIN)."""
 
 
 class Origin(msgspec.Struct, array_like=True):

@@ -36,6 +36,8 @@ STALE_S_MIN: Final = 5.0
 STALE_S_MAX: Final = 600.0
 SILENT_S_MIN: Final = 10.0
 """Shorter, and a device that sends every few seconds is silent between two readings."""
+GATEWAY_S_MIN: Final = 25.0
+"""Shorter, and one presence of a gateway that is lost (cloud/ingest/presence.py) is an absence."""
 SILENT_S_MAX: Final = 600.0
 FORGET_S_MIN: Final = 900.0
 """Above any time to raise, whatever layers meet: forgotten before it rings, it never would."""

@@ -32,6 +32,7 @@ from cloud.policy.bounds import (
     FORGET_S_MIN,
     GAP_S_MAX,
     GAP_S_MIN,
+    GATEWAY_S_MIN,
     GATEWAYS_MAX,
     HOLD_S_MAX,
     HOLD_S_MIN,
@@ -243,7 +244,7 @@ def _loss(where: str, loss: SignalLoss) -> Iterator[str]:
 
 def _silence(where: str, silence: Silence) -> Iterator[str]:
     yield from outside(f"{where}.after_s", silence.after_s, SILENT_S_MIN, SILENT_S_MAX)
-    yield from outside(f"{where}.gateway_s", silence.gateway_s, SILENT_S_MIN, SILENT_S_MAX)
+    yield from outside(f"{where}.gateway_s", silence.gateway_s, GATEWAY_S_MIN, SILENT_S_MAX)
     yield from outside(f"{where}.forget_s", silence.forget_s, FORGET_S_MIN, FORGET_S_MAX)
 
 

@@ -79,7 +79,7 @@ def _diff(options: argparse.Namespace) -> int:
 def _push(options: argparse.Namespace) -> int:
     from cloud.policy.push import PushFailed, push
 
-    who = _who(options.who)
+    who = user(options.who)
     settings = config_.load(options.config, OperatorConfig)
     policy = _load(options.file, strict=options.strict)
     made = publish(_sealed(policy, options.config, options.file))
@@ -110,7 +110,8 @@ def _sealed(policy: Policy, config: Path, path: Path) -> Policy:
     return seal(policy, key, str(path))
 
 
-def _who(given: str | None) -> str:
+def user(given: str | None) -> str:
+    """Return who answers for it: a sign-in name as ``given``, or whoever is signed in here."""
     try:
         who = getpass.getuser() if given is None else given
     except (KeyError, OSError):

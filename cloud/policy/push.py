@@ -1,4 +1,4 @@
-"""A published policy into Kafka: one record in every partition of ``commands``, or an error.
+"""Into Kafka's ``commands``: a published policy in every partition, or a record in one.
 
 Law: says done when the brokers have every record durably (acks=all). A push that failed may have
 reached some partitions, which then go by it already; pushing the same again is right, and changes
@@ -6,14 +6,14 @@ nothing where it was taken. It ends within FLUSH_S, whatever Kafka does.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from cloud.policy.bounds import TEXT_BYTES_MAX
-from cloud.records import NewPolicy
+from cloud.records import Command, NewPolicy
 from vitals import topics
 from vitals.errors import VitalsError
 
@@ -30,11 +30,46 @@ assert FLUSH_S * 1000 > DELIVERY_TIMEOUT_MS  # noqa: S101
 
 
 class PushFailed(VitalsError):
-    """Not every partition has the policy."""
+    """Not every partition that should has the record."""
 
 
 def push(base: Mapping[str, str | int | bool], policy: NewPolicy) -> list[int]:
     """Return the partitions that have it, which are all; raise PushFailed."""
+    wanted = range(topics.SUBJECT_PARTITIONS)
+    try:
+        taken, why = put(base, KEY, msgspec.json.encode(policy), wanted)
+    except (KafkaException, BufferError) as error:
+        raise PushFailed(f"Kafka does not take the policy ({error}); push it again") from error
+    if len(taken) < len(wanted):
+        raise PushFailed(
+            f"only partitions {taken} of {len(wanted)} have the policy ({why}); push it again"
+        )
+    return taken
+
+
+def send(base: Mapping[str, str | int | bool], command: Command) -> int:
+    """Return the partition that has a command, which is its subject's; raise PushFailed.
+
+    One that failed may have arrived all the same: sent again with its id it changes nothing.
+    """
+    wanted = [topics.partition_of(command.subject)]
+    value = msgspec.json.encode(command)
+    try:
+        taken, why = put(base, command.subject.encode(), value, wanted)
+    except (KafkaException, BufferError) as error:
+        raise PushFailed(f"Kafka does not take the command ({error}); send it again") from error
+    if taken != wanted:
+        raise PushFailed(f"Kafka has not taken the command ({why}); send it again")
+    return wanted[0]
+
+
+def put(
+    base: Mapping[str, str | int | bool], key: bytes, value: bytes, wanted: Sequence[int]
+) -> tuple[list[int], str]:
+    """Write a record into partitions of ``commands``; return those that have it, and why not all.
+
+    Raises KafkaException or BufferError when the producer cannot be made or takes nothing.
+    """
     refused: dict[int, str] = {}
     taken: set[int] = set()
 
@@ -45,30 +80,15 @@ def push(base: Mapping[str, str | int | bool], policy: NewPolicy) -> list[int]:
         else:
             refused[at] = error.name()
 
-    value = msgspec.json.encode(policy)
-    wanted = range(topics.SUBJECT_PARTITIONS)
-    try:
-        producer = Producer(_settings(base))
-        for partition in wanted:
-            producer.produce(
-                topics.COMMANDS.name,
-                value,
-                KEY,
-                partition=partition,
-                on_delivery=reported,
-            )
-        deadline = time.monotonic() + FLUSH_S
-        while len(taken) + len(refused) < len(wanted) and time.monotonic() < deadline:
-            producer.flush(1.0)
-    except (KafkaException, BufferError) as error:
-        raise PushFailed(f"Kafka does not take the policy ({error}); push it again") from error
-    if len(taken) < len(wanted):
-        why = ", ".join(sorted(set(refused.values()))) or "no answer"
-        raise PushFailed(
-            f"only partitions {sorted(taken)} of {len(wanted)} have the policy ({why}); push it"
-            " again"
+    producer = Producer(_settings(base))
+    for partition in wanted:
+        producer.produce(
+            topics.COMMANDS.name, value, key, partition=partition, on_delivery=reported
         )
-    return sorted(taken)
+    deadline = time.monotonic() + FLUSH_S
+    while len(taken) + len(refused) < len(wanted) and time.monotonic() < deadline:
+        producer.flush(1.0)
+    return sorted(taken), ", ".join(sorted(set(refused.values()))) or "no answer"
 
 
 def _settings(base: Mapping[str, str | int | bool]) -> dict[str, Any]:

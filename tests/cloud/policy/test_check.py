@@ -42,7 +42,7 @@ EDGES = [
     ("signal_loss.late_s", 10, 86_400, 0.1),
     ("signal_loss.stale_s", 5, 600, 0.1),
     ("silence.after_s", 10, 600, 0.1),
-    ("silence.gateway_s", 10, 600, 0.1),
+    ("silence.gateway_s", 25, 600, 0.1),
     ("silence.forget_s", 900, 86_400, 0.1),
     ("trend.0.window_min", 5, 60, 0.1),
     ("scores.news2.medium_at", 1, 6, 1),

@@ -10,9 +10,9 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from cloud.policy import push as push_
-from cloud.policy.push import PushFailed, push
+from cloud.policy.push import PushFailed, push, send
 from cloud.policy.seal import open_published
-from cloud.records import Instruction, NewPolicy
+from cloud.records import Command, Instruction, NewPolicy
 from healthsync.runtime.exits import Exit
 from onebox import ports
 from tests.cloud.detect.broker import Broker
@@ -36,8 +36,10 @@ def base(bootstrap: str) -> dict[str, str | int | bool]:
     return {"bootstrap.servers": bootstrap}
 
 
-def in_topic(broker: Broker, count: int) -> list[tuple[int, bytes | None, Instruction]]:
-    """Return (partition, key, record) of the first ``count`` records of ``commands``."""
+def in_topic(
+    broker: Broker, count: int, kind: type[Instruction] = NewPolicy
+) -> list[tuple[int, bytes | None, Instruction]]:
+    """Return (partition, key, record) of the first ``count`` records of a kind in ``commands``."""
     consumer = Consumer({**base(broker.bootstrap), "group.id": "test"})
     every = range(topics.SUBJECT_PARTITIONS)
     consumer.assign([TopicPartition(topics.COMMANDS.name, at, 0) for at in every])
@@ -47,7 +49,8 @@ def in_topic(broker: Broker, count: int) -> list[tuple[int, bytes | None, Instru
             for message in consumer.consume(100, 0.2):
                 assert message.error() is None
                 record = msgspec.json.decode(message.value(), type=Instruction)
-                found.append((message.partition(), message.key(), record))
+                if isinstance(record, kind):
+                    found.append((message.partition(), message.key(), record))
             if len(found) >= count:
                 break
     finally:
@@ -84,6 +87,16 @@ def test_a_policy_is_in_every_partition_and_names_nobody(
     assert len(policy.patients) == 4_901
     listed = "0, 1, 2, 3, 4, 5, 6, 7"
     assert said.out == f"policy {record.version} is in commands, partitions {listed}\n"
+
+
+def test_a_command_is_in_its_subjects_partition_alone(broker: Broker) -> None:
+    subjects = [f"{at:08x}" + "0" * 24 for at in (3, 6)]
+    sent = [Command("f" * 32, "clear", one, "lee.k", 1, episode="e") for one in subjects]
+    assert [send(base(broker.bootstrap), one) for one in sent] == [3, 6]
+    assert in_topic(broker, 2, Command) == [
+        (3, subjects[0].encode(), sent[0]),
+        (6, subjects[1].encode(), sent[1]),
+    ]
 
 
 def test_some_partitions_are_not_all(broker: Broker) -> None:
