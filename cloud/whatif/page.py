@@ -41,13 +41,13 @@ h1 { font-size: 1.5rem; margin: .5rem 0; } h2 { font-size: 1.15rem; margin: 2rem
 p { margin: .4rem 0; } .note { color: var(--label); }
 .tiles { display: flex; flex-wrap: wrap; gap: .75rem; margin: 1rem 0; padding: 0; }
 .tiles li { list-style: none; background: var(--tile); padding: .6rem 1rem; flex: 1 1 9rem; }
-.tiles b { display: block; font-size: 1.5rem; font-variant-numeric: tabular-nums; }
+.tiles b { display: block; font-size: 1.25rem; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .tiles span { color: var(--label); }
 .wide { overflow-x: auto; background: var(--tile); padding: .75rem; }
 .wide + .wide { margin-top: .75rem; }
 svg { display: block; width: 100%; min-width: 40rem; height: auto; }
 svg text { fill: var(--text); font: 14px system-ui, sans-serif; }
-svg .small { fill: var(--label); font-size: 12px; } svg .sign { font-size: 9px; }
+svg .small { fill: var(--label); font-size: 12px; } svg .sign { font-size: 11px; }
 .grid { stroke: var(--rule); } .was { fill: var(--was); } .now { fill: var(--now); }
 .lost { fill: var(--lost); stroke: var(--edge); }
 .gained { fill: var(--gained); stroke: var(--edge); }

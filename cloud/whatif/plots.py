@@ -119,17 +119,9 @@ def leads(report: Report) -> str:
             side = earlier if one.lead_s > 0 else later
             side[sum(abs(one.lead_s) > edge for edge in LEADS_S)] += 1
     texts = [*(f"≤ {edge:g} s" for edge in LEADS_S), f"> {LEADS_S[-1]:g} s"]
-    bins = [
-        *(
-            ("later", text, number)
-            for text, number in reversed(list(zip(texts, later, strict=True)))
-        ),
-    ]
-    bins.reverse()
-    bins += [
-        ("same", "same", report.episodes.same),
-        *(("earlier", text, number) for text, number in zip(texts, earlier, strict=True)),
-    ]
+    left = [("later", text, number) for text, number in zip(texts, later, strict=True)]
+    right = [("earlier", text, number) for text, number in zip(texts, earlier, strict=True)]
+    bins = [*reversed(left), ("same", "same", report.episodes.same), *right]
     highest = max(number for _, _, number in bins) or 1
     step, base = (WIDTH - 20) / len(bins), 190.0
     parts = [_line(10, base, WIDTH - 10, base)]

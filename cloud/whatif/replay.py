@@ -8,10 +8,11 @@ shelves or clears anything.
 Subjects know nothing of each other, so each is replayed by itself from beginning to end: its
 arrays stay in locals, and the clock is one comparison.
 
-Measured with cProfile on 8 h of a ward (40 beds, 1 Hz, 5 vitals, 5.8 million readings): nine of
-ten readings lie in their holds and cost 0.15 µs of CPU; what is left is `Subject.sample`,
-which artefact traces and trends ask for. Testing lateness, status, site and channel a reading
-cost as much again as the holds themselves, so numpy tests them once a bed.
+Measured on 2 shared x86-64 cores, two policies over a ward of 40 recorded beds (1 Hz, 5 vitals):
+3.5 µs of CPU a reading and policy, 710 times real time. 89 % of the readings lie within their
+holds and take a tenth of it; the rest is `Subject.observe` and `Subject.sample`, a third of
+that NEWS2's holds computed anew. So what is worth gaining lies in detect, not here; here, what
+is tested a reading (late, doubtful, of another site or channel) is tested once a bed by numpy.
 """
 
 from typing import Final, NamedTuple, cast
