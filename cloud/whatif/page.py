@@ -58,6 +58,7 @@ th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid var(-
   vertical-align: top; } th { font-weight: 600; } .number { text-align: right; }
 .key { display: inline-block; width: .9em; height: .9em; margin: 0 .35em 0 .9em;
   vertical-align: -.1em; background: currentColor; }
+p .key:first-child { margin-left: 0; }
 .key.was { color: var(--was); } .key.now { color: var(--now); }
 .key.lost { color: var(--lost); } .key.gained { color: var(--gained); }
 .key.lost, .key.gained { outline: 1px solid var(--edge); }
@@ -178,7 +179,7 @@ def _rang(time_ms: int | None, priority: str | None) -> str:
 
 
 def _framed(svg: str) -> str:
-    return f'<div class="wide">{svg}</div>'
+    return f'<div class="wide" tabindex="0">{svg}</div>'
 
 
 def _table(
@@ -199,6 +200,6 @@ def _table(
         f"<tr>{''.join(cell(at, text) for at, text in enumerate(row))}</tr>" for row in rows
     )
     return (
-        f'<div class="wide"><table><caption>{escape(caption)}</caption>\n'
+        f'<div class="wide" tabindex="0"><table><caption>{escape(caption)}</caption>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
