@@ -41,7 +41,8 @@ h1 { font-size: 1.5rem; margin: .5rem 0; } h2 { font-size: 1.15rem; margin: 2rem
 p { margin: .4rem 0; } .note { color: var(--label); }
 .tiles { display: flex; flex-wrap: wrap; gap: .75rem; margin: 1rem 0; padding: 0; }
 .tiles li { list-style: none; background: var(--tile); padding: .6rem 1rem; flex: 1 1 9rem; }
-.tiles b { display: block; font-size: 1.25rem; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.tiles b { display: block; font-size: 1.25rem; white-space: nowrap;
+  font-variant-numeric: tabular-nums; }
 .tiles span { color: var(--label); }
 .wide { overflow-x: auto; background: var(--tile); padding: .75rem; }
 .wide + .wide { margin-top: .75rem; }
