@@ -105,17 +105,21 @@ def odd_bed(seed: int, seconds: int) -> Ward:
     now = {vital: rng.uniform(*bounds) for vital, bounds in NEAR.items()}
     pace, at_ms = rng.choice((0.2, 0.7, 2.0)), T0 + rng.randrange(1000)
     rows: list[tuple[str, Row]] = []
-    for _ in range(seconds):
+    off_s = 0
+    for second in range(seconds):
         chance = rng.random()
         at_ms += 1000 if chance > 0.02 else rng.choice((1, 400, 5_000, 40_000, 95_000))
-        if chance < 0.0006:
+        if second == seconds // 2:
             at_ms += 2_000_000  # forgotten
+        off_s = rng.randrange(8, 40) if rng.random() < 0.01 else off_s - 1
         lag_ms = rng.choice((5_000, 30_000, 90_000, -3_000, -400_000)) if rng.random() < 0.05 else 0
         for vital, (low, high) in NEAR.items():
             if not BY_NAME[vital].continuous and rng.random() > 0.03:
                 continue
             now[vital] = min(high, max(low, now[vital] + rng.gauss(0, pace)))
             status = int(rng.choice(list(Status)) if rng.random() < 0.02 else Status.OK)
+            if off_s > 0 and vital == "spo2":
+                status = int(Status.MISSING)
             none = status in {int(Status.MISSING), int(Status.IMPLAUSIBLE)}
             value = None if none else round(now[vital], BY_NAME[vital].decimals)
             name = device(2 if vital == "resp_rate" and rng.random() < 0.5 else 1)
