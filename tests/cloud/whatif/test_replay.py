@@ -196,3 +196,17 @@ def test_the_partition_that_is_compared_with_takes_these_records() -> None:
             log.partition.read(msgspec.msgpack.encode(record))
         except Poison as error:
             pytest.fail(error.reason)
+
+
+def test_a_late_reading_within_its_hold_is_no_live_one() -> None:
+    loss = msgspec.structs.replace(DEFAULT.signal_loss, stale_s=300)
+    policy = limits_only(SPO2, signal_loss=loss)
+    rows = [(device(1), row("heart_rate", 80, T0 + s * 1000)) for s in range(400)]
+    rows += [(device(1), row("spo2", 97, T0 + s * 1000)) for s in range(11)]
+    rows += [(device(1), row("spo2", 97, T0 + 40_000, T0 + 105_000))]
+    made, end_ms = ward(SUBJECT, rows), T0 + 400_000
+    expected = by_partition(made, policy, end_ms)
+    assert told(made, policy, end_ms) == expected
+    assert [(one.rule, one.step, one.began_ms - T0) for one in expected] == [
+        ("spo2.signal", "raised", 10_000)
+    ]
