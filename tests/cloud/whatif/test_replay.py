@@ -210,3 +210,45 @@ def test_a_late_reading_within_its_hold_is_no_live_one() -> None:
     assert [(one.rule, one.step, one.began_ms - T0) for one in expected] == [
         ("spo2.signal", "raised", 10_000)
     ]
+
+
+def test_a_clock_that_runs_ahead_is_drawn_back_within_a_hold_too() -> None:
+    ahead = {10: 119, 11: 170}  # seconds; the second lies within the hold of the first
+    rows = [
+        (
+            device(1),
+            row(
+                "spo2",
+                85 if 150 <= s < 175 else 97,
+                T0 + (s + ahead.get(s, 0)) * 1000,
+                T0 + s * 1000,
+            ),
+        )
+        for s in range(200)
+    ]
+    made, end_ms = ward(SUBJECT, rows), T0 + 200_000
+    expected = by_partition(made, limits_only(SPO2), end_ms)
+    assert told(made, limits_only(SPO2), end_ms) == expected
+    assert [(one.step, one.at_ms - T0) for one in expected][:1] == [("raised", 160_000)]
+
+
+def test_who_was_forgotten_comes_back_as_a_new_one() -> None:
+    rows = [(device(1), row("spo2", 97, T0 + s * 1000)) for s in range(10)]
+    missing = int(Status.MISSING)
+    rows += [
+        (device(1), row("spo2", None, T0 + s * 1000, status=missing)) for s in range(2_000, 2_060)
+    ]
+    made, end_ms = ward(SUBJECT, rows), T0 + 2_060_000
+    expected = by_partition(made, limits_only(SPO2), end_ms)
+    assert told(made, limits_only(SPO2), end_ms) == expected
+    assert {one.kind for one in expected} == {"silence"}
+
+
+def test_each_of_two_devices_is_silent_from_its_own_last_reading() -> None:
+    rows = [(device(1), row("spo2", 97, T0 + s * 1000)) for s in range(100)]
+    rows += [(device(2), row("heart_rate", 80, T0 + s * 1000)) for s in range(100, 200)]
+    made, end_ms = ward(SUBJECT, rows), T0 + 200_000
+    expected = by_partition(made, limits_only(SPO2), end_ms)
+    assert told(made, limits_only(SPO2), end_ms) == expected
+    began = [one.began_ms - T0 for one in expected if one.kind == "silence"]
+    assert began == [99_000]
