@@ -165,6 +165,14 @@ def test_readings_come_by_arrival_each_once_whatever_the_order_of_the_files() ->
     assert len(expected["B1"]["time"]) == 90
 
 
+def test_a_late_reading_comes_when_it_arrived() -> None:
+    late = row("spo2", 96, T0, T0 + 7_000)
+    made = ward(ADA, [("a", late), ("a", row("spo2", 97, T0 + 5_000, T0 + 6_000))])
+    ((_, _, rows),) = made.ordered()
+    assert rows.time.tolist() == [T0 + 5_000, T0]
+    assert rows.arrival.tolist() == [T0 + 6_000, T0 + 7_000]
+
+
 def test_readings_that_differ_in_anything_are_both_kept() -> None:
     base = row("spo2", 97, T0)
     others = [
