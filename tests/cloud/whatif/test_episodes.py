@@ -114,6 +114,13 @@ def test_the_two_limits_of_a_side_are_one_episode_and_its_first_sound_counts() -
     assert episodes_of(alarms) == [Episode("spo2.low", 10_000, 20_000, 50_000, "high")]
 
 
+def test_alarms_that_touch_are_one_episode() -> None:
+    steps = [told("raised", 20, began_s=10), told("latched", 40)]
+    steps += [told("raised-again", 50, began_s=40), told("latched", 60)]
+    alarms = alarms_of(steps, END_MS).alarms
+    assert episodes_of(alarms) == [Episode("spo2.low", 10_000, 20_000, 60_000, "high")]
+
+
 def test_other_vitals_directions_channels_and_detectors_are_episodes_of_their_own() -> None:
     steps = [
         told("raised", 20, rule)
