@@ -182,7 +182,7 @@ class Engine:
         began = self._monotonic_s()
         batch = Batch()
         self._fill(batch)
-        if self._moves != moves:
+        if self._moves != moves and batch.records:
             # A rebalance was served while polling: what was read may be somebody else's by now.
             self._recover()
             return 0

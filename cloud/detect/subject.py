@@ -48,6 +48,7 @@ from vitals.codes import VITALS, Status, decimal_scale
 from vitals.reading import DeviceAlert, Reading
 
 _OK: Final = int(Status.OK)
+_MISSING: Final = int(Status.MISSING)
 _COUNT: Final = len(VITALS)
 _NOTHING: Final = 2**31 - 1
 _UNSET: Final = -(2**31)
@@ -116,6 +117,7 @@ class Kept(msgspec.Struct, array_like=True):
     rest: int = 0
     minutes: charting.State = charting.NOTHING
     spans: list[charting.Span] = []
+    gone: int = 0
 
 
 def family_of(key: str) -> str:
@@ -140,6 +142,7 @@ class Subject:
         "due_ms",
         "edge",
         "episodes",
+        "gone",
         "high",
         "last",
         "leaving",
@@ -197,6 +200,8 @@ class Subject:
         """Score -> what of it was charted last."""
         self.rest = kept.rest
         """Points of the lowest possible NEWS2 that are not of SINGLE, at the last whole look."""
+        self.gone = kept.gone
+        """Bit by vital: the monitor says that it has no value of it."""
         self.minutes = kept.minutes
         """What charting by the minute remembers."""
         self.spans = kept.spans
@@ -231,6 +236,7 @@ class Subject:
             self.rest,
             self.minutes,
             self.spans,
+            self.gone,
         )
 
     def ask(self) -> None:
@@ -284,7 +290,8 @@ class Subject:
             if rules.trends[vital]:
                 out += self._trend(vital, reading, at_ms)
             if vital in scoring.PARAMETERS and rules.levels:
-                lasted = last_ms > 0 and at_ms - last_ms <= FRESH_MS
+                lasted = last_ms > 0 and at_ms - last_ms <= FRESH_MS and not self.gone >> vital & 1
+                self.gone &= ~(1 << vital)
                 if (
                     not lasted
                     or self._rescored(vital, before, self.value[vital])
@@ -294,9 +301,21 @@ class Subject:
             self._hold(vital)
         elif not channel:
             self.low[vital], self.high[vital] = _NOTHING, -_NOTHING
+            if live and reading.status == _MISSING:
+                out += self._went(vital, at_ms)
         if out:
             self._schedule()
         return out
+
+    def _went(self, vital: int, at_ms: int) -> list[AlertEvent]:
+        """Take note that a monitor has no value of a vital any more: no score counts its last one.
+
+        A sensor that slips off says 0 before it says nothing; for minutes that would be 3 points.
+        """
+        if self.gone >> vital & 1:
+            return []
+        self.gone |= 1 << vital
+        return self._score(at_ms) if vital in scoring.PARAMETERS and self.rules.levels else []
 
     def sample(self, vital: int, scaled: int, time_ms: int, ingested_ms: int) -> list[AlertEvent]:
         """Take a reading whose value is within its hold and whose time is not: what is sampled."""
@@ -343,7 +362,9 @@ class Subject:
     def _lowest(self) -> int:
         """Return the lowest NEWS2 that is possible now: no more than the truth can be."""
         return self.rest + sum(
-            scoring.points(vital, self.value[vital]) for vital in scoring.SINGLE if self.last[vital]
+            scoring.points(vital, self.value[vital])
+            for vital in scoring.SINGLE
+            if self.last[vital] and not self.gone >> vital & 1
         )
 
     def _told(self, found: Iterable[Finding], marks: frozenset[str]) -> list[AlertEvent]:
@@ -433,7 +454,7 @@ class Subject:
         return {
             vital: Charted(self.value[vital], self.last[vital])
             for vital in scoring.PARAMETERS
-            if self.last[vital]
+            if self.last[vital] and not self.gone >> vital & 1
         }
 
     # -- series: trends and artefacts ----------------------------------------------------------

@@ -8,6 +8,7 @@ it is said: two limits that cross ring too much, never too little.
 
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Final, Literal
 from weakref import WeakValueDictionary
@@ -153,6 +154,7 @@ class Living(msgspec.Struct, frozen=True):
 
     latch: bool
     escalate_ms: tuple[int, ...]
+    """Each from the raise or the level before, as the life cycle counts."""
     acknowledge_ms: int
     shelve_ms_max: int
     flap_count: int
@@ -409,7 +411,7 @@ def _scored(whole: Layered, who: _Who) -> Scored:
 def _living(life: Life) -> Living:
     return Living(
         life.latch,
-        tuple(map(_ms, life.escalate_s)),
+        tuple(_ms(after) - _ms(before) for before, after in pairwise((0.0, *life.escalate_s))),
         _ms(life.acknowledge_s),
         _ms(life.shelve_s_max),
         life.flap_count,

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cloud.deliver.bundle import Entry, Malformed, entries_of
-from cloud.detect.partition import bundles
+from cloud.fhir import chart
 from cloud.records import decode_samples, encode
 from tests.cloud.deliver.rig import bundle, observation
 from tests.cloud.detect.records_of import ward
@@ -19,9 +19,9 @@ A, B = observation("a.spo2.1"), observation("b-1.spo2.2")
 def test_what_detect_writes_is_taken_byte_for_byte() -> None:
     taken = 0
     for _partition, one in ward(seconds=5, beds=3):
-        for message in bundles(decode_samples(encode(one))):
-            for url, body in entries_of(message.value):
-                assert body in message.value
+        for _subject, made in chart.of({}).bundles(decode_samples(encode(one)).columns):
+            for url, body in entries_of(made):
+                assert body in made
                 resource = json.loads(body)
                 assert url == f"{resource['resourceType']}/{resource['id']}"
                 taken += 1

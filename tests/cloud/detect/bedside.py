@@ -11,7 +11,7 @@ from cloud.policy.model import Policy
 from cloud.records import AlertEvent, Command, Instruction, Presence, SamplesRecord
 from tests.cloud.detect.policies import limits_only
 from tests.cloud.detect.records_of import EDGE, T0, device, reading, record, subject_in
-from tests.cloud.detect.turns import Log
+from tests.cloud.detect.turns import FIRST_MS, Log
 from vitals.columns import Source
 from vitals.reading import DeviceAlert
 
@@ -85,8 +85,17 @@ class Bedside(Log):
         return self.give([], at(second), list(orders))
 
     def clock(self, second: float) -> list[AlertEvent]:
-        """Let the clock act."""
-        return self.tick(at(second))
+        """Let the clock act, going on from when it was last looked at, without a pause."""
+        told = []
+        last_ms = self.partition._ticked_ms
+        while FIRST_MS < last_ms < at(second) - STEP_MS:
+            last_ms += STEP_MS
+            told += self.tick(last_ms)
+        return told + self.tick(at(second))
+
+
+STEP_MS = 4_700
+"""Less than `silence.PAUSE_MS`."""
 
 
 def at(second: float) -> int:

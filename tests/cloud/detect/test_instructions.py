@@ -356,7 +356,7 @@ def test_nobody_answers_and_one_after_another_is_called() -> None:
     log.commit()
     told = [log.give([log.frame(second, spo2=85)], at(second)).alerts for second in range(12, 800)]
     found = [(e.step, e.level, (e.at_ms - at(0)) // 1000) for alerts in told for e in alerts]
-    assert found == [("escalated", 1, 131), ("escalated", 2, 431)]
+    assert found == [("escalated", 1, 131), ("escalated", 2, 311)]
 
 
 def test_an_acknowledgement_ends_while_the_condition_lasts() -> None:
@@ -431,7 +431,7 @@ def test_who_is_silent_for_half_an_hour_is_forgotten() -> None:
     log = Bedside()
     log.values(0, 1, spo2=97)
     log.clock(61)
-    assert log.clock(1800) == []
+    assert {e.step for e in log.clock(1800)} == {"escalated"}
     assert SUBJECT in log.partition._subjects
     (told,) = log.clock(1801)
     assert (told.step, told.who, told.why) == ("cleared", "system", "forgotten")

@@ -178,7 +178,7 @@ def test_everything_is_in_milliseconds_and_by_vital() -> None:
     high = found.life["high"]
     assert (high.latch, high.escalate_ms, high.acknowledge_ms) == (
         True,
-        (120_000, 300_000),
+        (120_000, 180_000),
         600_000,
     )
     assert (high.shelve_ms_max, high.flap_count, high.flap_ms) == (1_800_000, 5, 900_000)
