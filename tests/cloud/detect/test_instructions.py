@@ -424,7 +424,7 @@ def test_a_backlog_that_arrives_now_is_a_word_from_the_device() -> None:
     log.values(0, 1, spo2=97)
     log.give([log.frame(-4000, ingested_s=59, spo2=97)], at(59))
     assert log.clock(100) == []
-    assert steps(log.clock(119.1)) == [(MONITOR_SILENT, "raised")]
+    assert steps(log.clock(120.1)) == [(MONITOR_SILENT, "raised")]
 
 
 def test_who_is_silent_for_half_an_hour_is_forgotten() -> None:
