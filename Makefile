@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 SECONDS ?=
+SMALL ?=
 RUN_DIR ?= run/demo
 PYTHON := .venv/bin/python
 
@@ -29,20 +30,22 @@ test: setup ## All tests: units, the validator, and the real path on one machine
 
 test-all: check test faults fuzz ## Everything, the long suites too
 
-faults: setup ## Power cuts at every sector, kills, 5,000 idle connections, 20,000 histories of a session
+faults: setup ## Power cuts at every sector, kills, 5,000 idle connections, 20,000 histories, 10,000 resources
 	HEALTHSYNC_FAULT_BYTES=100000000 HEALTHSYNC_KILLS=30 HEALTHSYNC_IDLE_CONNECTIONS=5000 \
 	  HEALTHSYNC_DELAY_S=0.1 $(PYTHON) -m pytest tests/edge/test_power_cut.py \
 	  tests/edge/test_salvage.py tests/edge/test_salvage_pages.py tests/edge/test_hostile.py
 	HEALTHSYNC_SESSION_EXAMPLES=20000 $(PYTHON) -m pytest tests/session
+	HEALTHSYNC_VALIDATOR_RANDOM=10000 $(PYTHON) -m pytest tests/validator
 	HEALTHSYNC_LINK_KILLS=40 HEALTHSYNC_LINK_CUTS=120 \
 	  $(PYTHON) -m pytest tests/system/test_uplink_faults.py
 
 fuzz: setup ## A million damaged inputs for each device protocol
 	$(PYTHON) -m bench.fuzz
 
-bench: setup ## The gateway's and the uplink's numbers beside rsyslog's
+bench: setup ## The gateway's and the uplink's numbers beside rsyslog's, the streams' beside Kafka Streams
 	$(PYTHON) -m bench.edge
 	$(PYTHON) -m bench.uplink
+	$(PYTHON) -m bench.streams $(if $(SMALL),--small)
 
 lock: setup ## Make the hash-locked requirement files anew
 	bash requirements/lock.sh

@@ -144,10 +144,18 @@ class TapProcess:
 
     def ask(self, word: str) -> dict[str, Any]:
         """Say ``mark`` or ``tell``; return what it answers."""
+        self.say(word)
+        return self.hear()
+
+    def say(self, word: str) -> None:
+        """Say something; `hear` the answer later."""
         assert self._child.stdin is not None
-        assert self._child.stdout is not None
         self._child.stdin.write(word + "\n")
         self._child.stdin.flush()
+
+    def hear(self) -> dict[str, Any]:
+        """Wait for what it answers."""
+        assert self._child.stdout is not None
         found: dict[str, Any] = json.loads(self._child.stdout.readline())
         return found
 

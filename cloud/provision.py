@@ -17,6 +17,9 @@ from confluent_kafka.admin import (
     AclOperation,
     AclPermissionType,
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
     NewTopic,
     ResourcePatternType,
     ResourceType,
@@ -52,12 +55,16 @@ GRANTS: Final = (
     Grant("ingest", "IDEMPOTENT_WRITE", "BROKER", "kafka-cluster"),
     *_writes("ingest", "commands"),
     *_reads("detect", "samples", "commands", "state"),
-    *_writes("detect", "fhir", "alerts", "state"),
+    *_writes("detect", "fhir", "alerts", "poison", "state"),
     Grant("detect", "WRITE", "TRANSACTIONAL_ID", "detect-", prefixed=True),
     Grant("detect", "DESCRIBE", "TRANSACTIONAL_ID", "detect-", prefixed=True),
     *_reads("project", "samples", "alerts", "identity"),
     *_reads("archive", "samples"),
-    *_reads("audit", "samples", "state", "quarantine", "alerts", "identity", "fhir"),
+    *_writes("operator", "commands"),
+    Grant("operator", "IDEMPOTENT_WRITE", "BROKER", "kafka-cluster"),
+    *_reads("deliver", "fhir"),
+    *_writes("deliver", "undelivered"),
+    *_reads("audit", "samples", "state", "quarantine", "alerts", "identity", "fhir", "poison"),
 )
 
 
@@ -84,7 +91,7 @@ def _topic_config(topic: topics.Topic, replication: int) -> dict[str, str]:
         "cleanup.policy": policy,
         "retention.ms": str(topic.retention_ms),
         "min.insync.replicas": str(max(1, replication - 1)),
-        "max.message.bytes": "2097152",
+        "max.message.bytes": str(topics.MESSAGE_BYTES_MAX),
     }
 
 
@@ -117,11 +124,32 @@ def kafka(
     if missing:
         for future in admin.create_topics(missing, operation_timeout=10).values():
             future.result(timeout=15)
+    _grow(admin)
     bindings = [_binding(grant) for grant in dict.fromkeys(GRANTS)]
     for future in admin.create_acls(bindings).values():
         future.result(timeout=15)
     _until_in_force(admin, bindings, deadline)
     return len(topics.ALL), len(bindings)
+
+
+def _grow(admin: AdminClient) -> None:
+    """Let topics that an older version made take batches as large as ours are now."""
+    wanted = [
+        ConfigResource(
+            ResourceType.TOPIC,
+            t.name,
+            incremental_configs=[
+                ConfigEntry(
+                    "max.message.bytes",
+                    str(topics.MESSAGE_BYTES_MAX),
+                    incremental_operation=AlterConfigOpType.SET,
+                )
+            ],
+        )
+        for t in topics.ALL
+    ]
+    for future in admin.incremental_alter_configs(wanted).values():
+        future.result(timeout=15)
 
 
 def _until_in_force(admin: AdminClient, bindings: list[AclBinding], deadline: float) -> None:

@@ -1,16 +1,17 @@
 """What lies in Kafka, written once: the shape of every record of every topic.
 
-========== ============================================= =====================================
-topic      key                                           value
-========== ============================================= =====================================
-samples    ``edge/epoch/seq/partition``                  msgpack `SamplesRecord`, pseudonymous
-fhir       subject                                       FHIR R4 transaction Bundle, JSON
-alerts     ``subject/episode`` or ``edge/episode``       JSON `AlertEvent`
-identity   subject                                       sealed msgpack `Identity`
-quarantine edge                                          sealed msgpack `QuarantineRecord`
-commands   subject, edge or policy                       JSON `Instruction`, pseudonymous
-state      ``partition/...``                             detector state, msgpack
-========== ============================================= =====================================
+=========== ============================================= =====================================
+topic       key                                           value
+=========== ============================================= =====================================
+samples     ``edge/epoch/seq/partition``                  msgpack `SamplesRecord`, pseudonymous
+fhir        subject                                       FHIR R4 transaction Bundle, JSON
+alerts      ``subject/episode`` or ``edge/episode``       JSON `AlertEvent`
+identity    subject                                       sealed msgpack `Identity`
+quarantine  edge                                          sealed msgpack `QuarantineRecord`
+commands    subject, edge or policy                       JSON `Instruction`, pseudonymous
+state       ``partition/...``                             detector state, msgpack
+undelivered subject                                       msgpack `Undelivered`, pseudonymous
+=========== ============================================= =====================================
 
 The place a sealed value is bound to is ``topic:key`` (see `place`).
 """
@@ -68,6 +69,9 @@ class QuarantineRecord(msgspec.Struct, frozen=True):
 GATEWAY = "gateway"
 """`AlertEvent.kind` of what is wrong with a gateway, not with a patient."""
 
+LIMIT = "limit"
+"""`AlertEvent.kind` of a limit that somebody changed: told, and no alert."""
+
 
 class AlertEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     """One step in the life of an alert episode. Times are milliseconds of UTC."""
@@ -76,8 +80,8 @@ class AlertEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     """One id from the first sample of the condition to its end."""
     subject: str
     kind: str
-    """Detector: threshold, signal_loss, silence, trend, news2, device, or ``gateway`` of a
-    gateway, whose name is the subject."""
+    """Detector: threshold, signal_loss, silence, trend, news2, device; ``gateway`` of a gateway,
+    whose name is the subject; ``limit`` of a limit that was changed."""
     vital: str
     priority: str
     """high, medium or low."""
@@ -192,6 +196,29 @@ def decode_samples(value: bytes) -> SamplesRecord:
 def place(topic: str, key: str) -> bytes:
     """Return what a sealed value in ``topic`` under ``key`` is bound to."""
     return f"{topic}:{key}".encode()
+
+
+class Undelivered(msgspec.Struct, frozen=True):
+    """What a FHIR server refused of a record of ``fhir``, for somebody to look at and send again.
+
+    The same (partition, offset, url) may come more than once: a process that was killed between
+    letter and offset writes it again.
+    """
+
+    reason: str
+    """malformed (never sent), refused, conflict or fault."""
+    status: int
+    """HTTP status of the last answer; 0: never sent."""
+    partition: int
+    offset: int
+    """Where the record lies in ``fhir``."""
+    at_ms: int
+    url: str
+    """``Observation/xyz``, to PUT ``body`` to; empty: the body is the whole record."""
+    body: bytes
+    """As it was; empty when over `cloud.deliver.letters.BODY_BYTES_MAX`: see partition, offset."""
+    outcome: bytes = b""
+    """The server's answer, its beginning: free text that may repeat values, so never logged."""
 
 
 class LiveUpdate(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -20,6 +20,8 @@ PARTS: Final = {
     "onebox": ("onebox.cli", "the whole system on one machine with real servers"),
     "simulate": ("simulators.cli", "bedside devices: replay of recorded patients"),
     "audit": ("cloud.audit.cli", "compare the counts at every stage"),
+    "whatif": ("cloud.whatif.command", "what another alarm policy would have rung"),
+    "score": ("cloud.detect.scores.command", "NEWS2, qSOFA or shock index of JSON lines"),
 }
 
 

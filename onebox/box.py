@@ -198,6 +198,7 @@ class Box:
             "token": token,
             "sign_in": {"user": WARD_USER, "password": self.plan.secrets.password("ward")},
             "audit_config": str(self.plan.audit_config()),
+            "operator_config": str(self.plan.operator_config()),
             "metrics": metrics,
         }
 

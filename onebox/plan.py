@@ -206,6 +206,15 @@ class Plan(Values):
         )
         return specs
 
+    def operator_config(self) -> Path:
+        """Write and return what policies are pushed with."""
+        return template(
+            "healthsync_cloud",
+            "operator.toml",
+            self.values("operator"),
+            self.run.config / "operator.toml",
+        )
+
     def audit_config(self) -> Path:
         """Write and return the audit's configuration."""
         return template(

@@ -42,8 +42,10 @@ _SERVICE_CERTIFICATES: Final = (
     "archive",
     "api",
     "audit",
+    "operator",
     "cloudwatch",
     "est",
+    "deliver",
 )
 
 

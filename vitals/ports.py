@@ -45,6 +45,7 @@ PORTS: Final = (
     Port("cloud-haproxy-stats", 9125, "cloud", "Prometheus text of HAProxy, loopback"),
     Port("est-metrics", 9127, "cloud", "Prometheus text of the enrolment service, loopback"),
     Port("pull-crl-metrics", 9128, "cloud", "Prometheus text of pull-crl, loopback"),
+    Port("deliver-metrics", 9129, "cloud", "Prometheus text of deliver, loopback"),
     Port("cloudwatch-metrics", 9126, "cloud", "Prometheus text of the CloudWatch feed, loopback"),
 )
 

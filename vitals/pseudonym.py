@@ -30,3 +30,8 @@ def device_id(key: bytes, edge: str, device: str) -> str:
 def blind_index(key: bytes, mrn: str) -> str:
     """Return the look-up handle of an MRN under the index key (never the subject key)."""
     return _mac(key, "index", mrn.strip())
+
+
+def text_mark(key: bytes, text: str) -> str:
+    """Return what stands for a person's words where they must not: proves them, tells nothing."""
+    return _mac(key, "text", text)

@@ -15,15 +15,30 @@ class Topic(NamedTuple):
 DAY_MS: Final = 86_400_000
 SUBJECT_PARTITIONS: Final = 8
 
+# The largest batch a topic takes, compressed or not; producers make theirs half as large at most.
+MESSAGE_BYTES_MAX: Final = 8 * 1024 * 1024
+
 SAMPLES: Final = Topic("samples", SUBJECT_PARTITIONS, 7 * DAY_MS, compact=False)
 FHIR: Final = Topic("fhir", SUBJECT_PARTITIONS, 7 * DAY_MS, compact=False)
 ALERTS: Final = Topic("alerts", SUBJECT_PARTITIONS, 30 * DAY_MS, compact=True)
 IDENTITY: Final = Topic("identity", SUBJECT_PARTITIONS, -1, compact=True)
 QUARANTINE: Final = Topic("quarantine", 1, 28 * DAY_MS, compact=False)
 COMMANDS: Final = Topic("commands", SUBJECT_PARTITIONS, 28 * DAY_MS, compact=False)
+POISON: Final = Topic("poison", SUBJECT_PARTITIONS, 28 * DAY_MS, compact=False)
 STATE: Final = Topic("state", SUBJECT_PARTITIONS, -1, compact=True)
+UNDELIVERED: Final = Topic("undelivered", SUBJECT_PARTITIONS, 28 * DAY_MS, compact=False)
 
-ALL: Final = (SAMPLES, FHIR, ALERTS, IDENTITY, QUARANTINE, COMMANDS, STATE)
+ALL: Final = (
+    SAMPLES,
+    FHIR,
+    ALERTS,
+    IDENTITY,
+    QUARANTINE,
+    COMMANDS,
+    POISON,
+    STATE,
+    UNDELIVERED,
+)
 
 
 def partition_of(subject: str) -> int:

@@ -15,7 +15,7 @@ import msgspec
 
 from cloud.api.store import Seen
 from cloud.project.layout import latest_field
-from cloud.records import AlertEvent, Identity, LiveUpdate
+from cloud.records import GATEWAY, LIMIT, AlertEvent, Identity, LiveUpdate
 from vitals.codes import BY_NAME, VITALS, Status
 from vitals.reading import Reading
 
@@ -77,6 +77,17 @@ class Alarm(msgspec.Struct, frozen=True):
     """Since its condition began; until its end when it has ended."""
     began: int
     ended: int | None = None
+    acknowledged: int | None = None
+    """When, by ``by``; what the page does not ring for."""
+    by: str = ""
+    shelved: int | None = None
+    """Until when; only while that lies ahead."""
+    suppressed: bool = False
+    """A graver alarm of the same bed explains it."""
+    level: int = 0
+    """How often nobody answered in time."""
+    standing: bool = False
+    """It comes and goes: one alarm instead of many."""
 
 
 class Tile(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -238,13 +249,10 @@ class Board:
 
     @staticmethod
     def _alert(bed: Bed, event: AlertEvent, now_ms: int) -> bool:
-        if event.retrospective:
+        if event.retrospective or event.kind in {GATEWAY, LIMIT}:
             return False
         before = bed.alerts.get(event.episode)
-        if before and (before.at_ms, before.state == "ended") >= (
-            event.at_ms,
-            event.state == "ended",
-        ):
+        if before and _step(before) >= _step(event):
             return False
         bed.alerts[event.episode] = event
         for episode, held in list(bed.alerts.items()):
@@ -313,6 +321,13 @@ class Board:
                 max(0, (event.ended_ms or now_ms) - event.began_ms),
                 event.began_ms,
                 event.ended_ms,
+                event.acknowledged_ms,
+                event.acknowledged_by,
+                # a shelving that is over rings, whether or not its end was told
+                until if (until := event.shelved_until_ms or 0) > now_ms else None,
+                bool(event.suppressed_by),
+                event.level,
+                event.standing,
             )
             for event in events
         ]
@@ -328,6 +343,11 @@ class Board:
             for series, points in bed.sparks.items()
             if points
         }
+
+
+def _step(event: AlertEvent) -> tuple[int, int, bool]:
+    """Return what orders the steps of an episode; those of an older version have number 0."""
+    return event.number, event.at_ms, event.state == "ended"
 
 
 def _since(bed: Bed) -> tuple[int, str]:

@@ -26,6 +26,7 @@ from cloud.audit.since import FrameName, frame_name, since
 from cloud.audit.table import as_text
 from cloud.audit.topics import (
     DetectReader,
+    PoisonReader,
     QuarantineReader,
     SamplesReader,
     TopicReader,
@@ -98,7 +99,7 @@ def _judge(
     settings: AuditConfig, options: argparse.Namespace, stack: ExitStack
 ) -> Callable[[], Verdict]:
     """Return what reads every stage once and compares."""
-    gather = _gatherer(settings, stack)
+    gather = _gatherer(settings, options.since or 0, stack)
 
     def once() -> Verdict:
         evidence = gather()
@@ -135,7 +136,7 @@ def _tracer(
     return once
 
 
-def _gatherer(settings: AuditConfig, stack: ExitStack) -> Callable[[], Evidence]:
+def _gatherer(settings: AuditConfig, since_ms: int, stack: ExitStack) -> Callable[[], Evidence]:
     """Return what reads every stage once, from the last to the first."""
     archive = open_archive(settings.s3, settings.kms)
     stack.callback(archive.close)
@@ -147,6 +148,8 @@ def _gatherer(settings: AuditConfig, stack: ExitStack) -> Callable[[], Evidence]
     stack.callback(samples.close)
     quarantine = QuarantineReader(settings.kafka)
     stack.callback(quarantine.close)
+    poison = PoisonReader(settings.kafka, since_ms)
+    stack.callback(poison.close)
 
     def gather() -> Evidence:
         return Evidence(
@@ -158,6 +161,7 @@ def _gatherer(settings: AuditConfig, stack: ExitStack) -> Callable[[], Evidence]
             quarantine=quarantine.read(),
             spool_after=spools(settings.edge),
             samples_trimmed=samples.trimmed,
+            poison=poison.read(),
         )
 
     return gather

@@ -16,6 +16,7 @@ from cloud.audit.consumers import compare_consumers, compare_stage
 from cloud.audit.evidence import EpochName, Evidence, Held, Produced, Quarantined, Spooled
 from cloud.audit.findings import Findings
 from cloud.audit.ranges import Named, minus
+from vitals import topics
 from vitals.interval import IntervalSet
 
 _WORST_FIRST = ("differs", "waiting")
@@ -78,6 +79,8 @@ class Verdict(msgspec.Struct, frozen=True):
     project_lag: dict[str, int]
     findings: list[str]
     verdict: str
+    poison: dict[str, int] = {}
+    """Reason -> records that detect set aside."""
 
 
 class _Epoch:
@@ -246,5 +249,10 @@ def compare(evidence: Evidence, only: Collection[EpochName] | None = None) -> Ve
         if lag
     ]
     states = {line.verdict for line in lines} | ({"waiting"} if findings else set())
+    if evidence.poison:
+        states.add("differs")
+        by = ", ".join(f"{count} {reason}" for reason, count in sorted(evidence.poison.items()))
+        total = sum(evidence.poison.values())
+        findings.append(f"detect set {total} records aside in {topics.POISON.name} ({by})")
     verdict = next((state for state in _WORST_FIRST if state in states), "agrees")
-    return Verdict(lines, evidence.project_lag, findings, verdict)
+    return Verdict(lines, evidence.project_lag, findings, verdict, dict(evidence.poison))

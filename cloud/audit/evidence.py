@@ -1,6 +1,8 @@
 """What the stages say, gathered: the input of `cloud.audit.compare`. Values only, no I/O."""
 
 from array import array
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
@@ -234,6 +236,8 @@ class Evidence(NamedTuple):
     spool_after: dict[EpochName, Spooled]
     samples_trimmed: bool
     """True when Kafka has deleted the oldest samples, so that they cannot all be counted."""
+    poison: Mapping[str, int] = MappingProxyType({})
+    """Reason -> records that detect set aside."""
 
     def names(self) -> set[EpochName]:
         """Return the epochs that any stage knows."""

@@ -3,7 +3,9 @@
 Law: reads committed records only, joins no group's balancing, commits nothing.
 """
 
+import re
 import time
+from collections import Counter as Counted
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -22,6 +24,9 @@ from vitals.tally import Sums, Tally
 # A broker that gives nothing for this long is down.
 ANSWER_S_MAX: Final = 15.0
 BATCH_RECORDS: Final = 5_000
+
+# A reason is a closed word of detect's; whatever else stands in a key is not repeated.
+_WORD: Final = re.compile(r"[a-z-]{1,32}")
 
 
 class TopicReader:
@@ -199,6 +204,29 @@ class QuarantineReader:
                 message.timestamp()[1],
             )
         return self.held
+
+    def close(self) -> None:
+        """Close the client."""
+        self._reader.close()
+
+
+class PoisonReader:
+    """Records detect set aside, by the reason in their keys (``partition/offset/reason``)."""
+
+    def __init__(self, kafka: Kafka, since_ms: int = 0) -> None:
+        """Connect, to count what was set aside at ``since_ms`` or later; raises Unreachable."""
+        self._reader = TopicReader(kafka, topics.POISON)
+        self._since_ms = since_ms
+        self._held: Counted[str] = Counted()
+
+    def read(self) -> dict[str, int]:
+        """Return reason -> records, everything up to now; raises Unreachable."""
+        for message in self._reader.new():
+            if message.timestamp()[1] < self._since_ms:
+                continue
+            reason = (message.key() or b"").decode("ascii", "replace").rpartition("/")[2]
+            self._held[reason if _WORD.fullmatch(reason) else "unknown"] += 1
+        return dict(sorted(self._held.items()))
 
     def close(self) -> None:
         """Close the client."""

@@ -17,7 +17,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     transactional_id: str = ""
     """Must begin with ``detect-`` (Kafka's ACL); empty: ``detect-{instance}``."""
     policy_file: Path | None = None
-    """TOML of `cloud.detect.policy.Policy`; none: the defaults."""
+    """TOML of `cloud.policy` that holds until one is pushed; none: cloud/policy/default.toml."""
 
     def identity(self) -> str:
         """Return the transactional id, which is the group's static member id too."""

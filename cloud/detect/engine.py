@@ -15,15 +15,24 @@ live       records are taken                                abort -> behind; rev
 A partition is read back inside the rebalance callback, before it is assigned: nothing is fetched
 too early, and no pause is needed (librdkafka takes up to a second to notice a resume).
 
+``commands`` is read beside the group, partition by partition, from where each partition's own
+memory says: so a command is applied in the transaction that says so, once.
+
+A record whose judging fails in a way nobody foresaw is tried again after everything was read
+back; failing JUDGED_MAX times it is set aside, so that it cannot stop a ward.
+
 Errors: a fatal one (fenced by a second process of the same name) raises Fenced: the process ends
 and is started again. An abortable one is aborted. A retriable one is tried again until
 `RETRY_S_MAX`, then Unreachable ends the process; inside a transaction it does so at once.
 """
 
 import time
+from bisect import bisect_left
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Final
 
+import msgspec
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
 from cloud.brokers import BrokerWatch
@@ -40,21 +49,39 @@ from cloud.detect.calls import (
     transient,
 )
 from cloud.detect.clients import Settings
-from cloud.detect.detectors import Ready
-from cloud.detect.partition import Made, Message, Partition, Poison, alert_message
-from cloud.records import AlertEvent, SamplesRecord
+from cloud.detect.partition import (
+    Made,
+    Message,
+    Partition,
+    Poison,
+    Poisoned,
+    Unjudged,
+    alert_message,
+)
+from cloud.records import NewPolicy
 from healthsync.runtime.log import Log
 from vitals import topics
 
-# Readings after which a batch is closed: 20,000 Observations are some 15 MB to produce, half a
-# second of one core; a live ward's batch has a few hundred.
-BATCH_READINGS_MAX: Final = 20_000
+# Bytes of records after which a batch is closed: some 60,000 readings, whose Observations are
+# about 50 MB to produce, half a second of one core; a live ward's batch has a few hundred.
+BATCH_BYTES_MAX: Final = 512 * 1024
 BATCH_RECORDS_MAX: Final = 10_000
 
-POLL_S: Final = 0.2
+POLL_S: Final = 0.05
 SEEK_BACKOFF_S: Final = 0.005
 LAG_EVERY_S: Final = 1.0
-LATE_MS: Final = 60_000
+
+# Idle for so long, changed chunks are written, so that a later start has nothing to replay.
+REST_S: Final = 2.0
+
+# Commands taken in one batch.
+COMMANDS_MAX: Final = 1_000
+
+# How often judging one record may fail before it is set aside.
+JUDGED_MAX: Final = 2
+
+# Who: the policy of the configuration file.
+FILE: Final = "file"
 
 
 class _Aborted(Exception):
@@ -66,25 +93,20 @@ class Batch:
 
     def __init__(self) -> None:
         """Begin empty."""
-        self.fhir: dict[int, list[Message]] = {}
-        self.alerts: dict[int, list[AlertEvent]] = {}
-        self.offsets: dict[int, int] = {}
-        self.records = self.readings = self.duplicates = self.late = 0
+        self.samples: dict[int, list[tuple[int, bytes | None]]] = {}
+        self.commands: dict[int, list[tuple[int, bytes]]] = {}
+        self.made: dict[int, Made] = {}
+        self.records = self.bytes = 0
 
-    def add(self, partition: int, offset: int, made: Made | None) -> None:
-        """Add what a record gave; None for one set aside."""
-        self.offsets[partition] = offset + 1
+    def add(self, number: int, offset: int, value: bytes | None) -> None:
+        """Add a record of ``samples``."""
+        self.samples.setdefault(number, []).append((offset, value))
         self.records += 1
-        if made is None:
-            return
-        self.fhir.setdefault(partition, []).extend(made.fhir)
-        self.alerts.setdefault(partition, []).extend(made.alerts)
-        self.readings += made.readings
-        self.duplicates += made.duplicate
+        self.bytes += len(value or b"")
 
     def full(self) -> bool:
         """Tell whether it is time to commit."""
-        return self.readings >= BATCH_READINGS_MAX or self.records >= BATCH_RECORDS_MAX
+        return self.bytes >= BATCH_BYTES_MAX or self.records >= BATCH_RECORDS_MAX
 
 
 class Engine:
@@ -94,23 +116,33 @@ class Engine:
         self,
         base: Settings,
         identity: str,
-        policy: Ready,
+        policy: str,
         log: Log,
+        now_ms: Callable[[], int],
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make the clients; ``base`` is what every client of ours starts from."""
+        """Make the clients.
+
+        ``base`` is what every client of ours starts from; ``policy`` the text that holds until
+        one is pushed; ``now_ms`` the clock of silences, shelvings and escalations.
+        """
         self._base = base
         self._identity = identity
         self._policy = policy
         self._log = log
+        self._now_ms = now_ms
         self._monotonic_s = monotonic_s
         self._partitions: dict[int, Partition] = {}
+        self._pending: deque[Any] = deque()
+        self._failed: Counter[tuple[int, int]] = Counter()
         self._moves = 0
         self._lost = False
         self._lag_at = 0.0
+        self._busy_at = 0.0
         self._producer = clients.producer(base, identity)
         self._watch = BrokerWatch()
         self._consumer = clients.consumer(base, identity, self._watch)
+        self._commands = clients.commands(base, identity)
 
     @property
     def ready(self) -> bool:
@@ -129,27 +161,39 @@ class Engine:
 
     def close(self) -> None:
         """Leave; an open transaction there never is between steps."""
+        # The group first: leaving it says once more which partitions' commands are ours.
         self._consumer.close()
+        self._commands.close()
+
+    def rest(self) -> None:
+        """Write what has changed, before leaving: whoever takes over has nothing to replay."""
+        while self.ready and any(p.unwritten for p in self._partitions.values()):
+            batch = Batch()
+            self._turns(batch, [n for n, p in self._partitions.items() if p.unwritten])
+            try:
+                self._commit(batch)
+            except _Aborted:
+                return
 
     def step(self) -> int:
         """Do one turn; return how many records were committed. Waits POLL_S at most when idle."""
         self._observe_lag()
-        first = self._poll(POLL_S)
-        if first is None:
-            return 0
         moves = self._moves
         began = self._monotonic_s()
         batch = Batch()
-        message = first
-        while message is not None:
-            self._take(message, batch)
-            message = None if batch.full() else self._poll(0)
-        if self._moves != moves:
-            # A rebalance was served while polling: what was read may be somebody else's by now,
-            # and memory of the rest has run ahead of what is committed.
+        self._fill(batch)
+        if self._moves != moves and batch.records:
+            # A rebalance was served while polling: what was read may be somebody else's by now.
             self._recover()
             return 0
+        self._instructions(batch)
+        if batch.records:
+            self._busy_at = began
+        wanted = self._wanted(batch)
+        if not wanted:
+            return 0
         try:
+            self._turns(batch, wanted)
             self._commit(batch)
         except _Aborted:
             metrics.ABORTS.inc()
@@ -157,6 +201,83 @@ class Engine:
             return 0
         self._count(batch, self._monotonic_s() - began)
         return batch.records
+
+    def _fill(self, batch: Batch) -> None:
+        """Take what lies ready, waiting a little for the first."""
+        if not self._pending:
+            first = self._poll(POLL_S)
+            if first is None:
+                return
+            self._pending.append(first)
+        while not batch.full():
+            if not self._pending:
+                more = self._more()
+                if not more:
+                    return
+                self._pending.extend(more)
+            message = self._pending.popleft()
+            number = message.partition()
+            if number in self._partitions:
+                batch.add(number, message.offset(), message.value())
+
+    def _more(self) -> list[Any]:
+        """Return what lies ready."""
+        ready = self._consumer.consume(BATCH_RECORDS_MAX, 0)
+        if self._lost:
+            raise Fenced("assignment-lost")
+        return [message for message in ready if self._sound(message)]
+
+    def _instructions(self, batch: Batch) -> None:
+        """Take what lies ready of ``commands``, and the file's policy where there is none yet."""
+        for number, partition in self._partitions.items():
+            if partition.wants(FILE, self._policy):
+                policy = NewPolicy(FILE, self._policy, FILE, self._now_ms())
+                raw = msgspec.json.encode(policy)
+                batch.commands[number] = [(partition.side - 1, raw)]
+        if not self._partitions:
+            return
+        for message in self._commands.consume(COMMANDS_MAX, 0):
+            number = message.partition()
+            if self._sound(message) and number in self._partitions:
+                listed = batch.commands.setdefault(number, [])
+                if message.offset() >= self._partitions[number].side:
+                    listed.append((message.offset(), message.value() or b""))
+
+    def _wanted(self, batch: Batch) -> list[int]:
+        """Return the partitions that get a turn."""
+        now_ms = self._now_ms()
+        resting = self._monotonic_s() - self._busy_at > REST_S
+        return [
+            number
+            for number, partition in self._partitions.items()
+            if number in batch.samples
+            or batch.commands.get(number)
+            or partition.due(now_ms)
+            or (resting and partition.unwritten)
+        ]
+
+    def _turns(self, batch: Batch, wanted: list[int]) -> None:
+        """Give each partition its turn; raises _Aborted when one failed."""
+        now_ms = self._now_ms()
+        for number in wanted:
+            condemned = [
+                offset
+                for (partition, offset), times in self._failed.items()
+                if partition == number and times >= JUDGED_MAX
+            ]
+            try:
+                batch.made[number] = self._partitions[number].turn(
+                    batch.samples.get(number, []),
+                    batch.commands.get(number, []),
+                    now_ms,
+                    condemned,
+                )
+            except Unjudged as error:
+                self._failed[number, error.offset] += 1
+                self._log.crash("unjudged", error.__cause__ or error)
+                raise _Aborted from error
+            for poisoned in batch.made[number].poison:
+                self._failed.pop((number, poisoned.offset), None)
 
     # -- rebalances: served inside poll, between transactions ---------------------------------
 
@@ -172,6 +293,7 @@ class Engine:
         for number in gone:
             self._partitions.pop(number, None)
         consumer.incremental_unassign(partitions)
+        self._follow()
         self._log.info("revoked", partitions=sorted(gone))
 
     def _on_lost(self, consumer: Any, partitions: list[Any]) -> None:
@@ -183,10 +305,20 @@ class Engine:
         self._on_revoke(consumer, partitions)
         self._lost = True
 
+    def _follow(self) -> None:
+        """Read ``commands`` of the partitions that are ours, from where each one is."""
+        self._commands.assign(
+            [
+                TopicPartition(topics.COMMANDS.name, number, partition.side)
+                for number, partition in self._partitions.items()
+            ]
+        )
+
     def _recover(self) -> None:
         """Throw every partition's memory away and begin again at what was committed."""
         numbers = sorted(self._partitions)
         self._partitions.clear()
+        self._pending.clear()
         for where in self._restore(numbers) if numbers else []:
             self._seek(where)
 
@@ -196,10 +328,15 @@ class Engine:
         asked = [TopicPartition(topics.SAMPLES.name, p) for p in numbers]
         # First the offsets: Kafka answers only when no transaction is about to move them.
         committed = self._retried(lambda: self._consumer.committed(asked, CALL_S))
-        fresh, records = self._retried(lambda: self._read_state(numbers))
+        floors = {at.partition: _floor(at.metadata) for at in committed}
+        fresh, records = self._retried(lambda: self._read_state(floors))
+        replayed = self._retried(lambda: self._replay(fresh))
         self._partitions.update(fresh)
+        self._follow()
         took = round((self._monotonic_s() - began) * 1000)
-        self._log.info("restored", partitions=numbers, records=records, took_ms=took)
+        self._log.info(
+            "restored", partitions=numbers, records=records, replayed=replayed, took_ms=took
+        )
         return [
             TopicPartition(
                 topics.SAMPLES.name, at.partition, at.offset if at.offset >= 0 else OFFSET_BEGINNING
@@ -223,21 +360,45 @@ class Engine:
             else:
                 return
 
-    def _read_state(self, numbers: list[int]) -> tuple[dict[int, Partition], int]:
-        fresh = {number: Partition(number) for number in numbers}
+    def _read_state(self, floors: dict[int, int]) -> tuple[dict[int, Partition], int]:
+        fresh = {number: Partition(number) for number in floors}
         count = 0
-        reader = clients.Restored(self._base, self._identity, numbers)
+        reader = clients.Restored(self._base, self._identity, floors)
         try:
-            for number, key, value in reader.records():
+            for number, key, value, offset in reader.records():
                 count += 1
                 try:
-                    fresh[number].restore(key, value)
+                    fresh[number].restore(key, value, offset)
                 except Poison:
                     # Ids of ours only; starting without it beats not starting.
                     self._log.error("state-record-unreadable", partition=number)
         finally:
             reader.close()
         return fresh, count
+
+    def _replay(self, fresh: dict[int, Partition]) -> int:
+        """Give every partition its turns since its chunks; return how many records that took."""
+        turns = {number: partition.begin() for number, partition in fresh.items()}
+        ranges = {
+            number: (min(t.begin for t in given), max(t.end for t in given))
+            for number, mine in turns.items()
+            if (given := [turn for turn in mine if turn.end > turn.begin])
+        }
+        found: dict[int, list[tuple[int, bytes | None]]] = {number: [] for number in fresh}
+        reader = clients.Samples(self._base, self._identity, ranges)
+        try:
+            for number, offset, value in reader.records():
+                found[number].append((offset, value))
+        finally:
+            reader.close()
+        for number, partition in fresh.items():
+            records = found[number]
+            for turn in turns[number]:
+                first = bisect_left(records, turn.begin, key=_offset_of)
+                after = bisect_left(records, turn.end, key=_offset_of)
+                partition.replay(turn, records[first:after])
+            partition.restored()
+        return sum(map(len, found.values()))
 
     # -- records -----------------------------------------------------------------------------
 
@@ -246,30 +407,18 @@ class Engine:
         if self._lost:
             raise Fenced("assignment-lost")
         self._watch.check()
-        if message is None:
-            return None
+        return message if message is not None and self._sound(message) else None
+
+    def _sound(self, message: Any) -> bool:
+        """Tell whether a message is a record; raises Fenced for a fatal error."""
         error = message.error()
         if error is None:
-            return message
-        if error.fatal():
+            return True
+        # A static member that was fenced says so by the code alone.
+        if error.fatal() or error.code() == KafkaError._FATAL:
             raise Fenced(error.name())
         self._log.warning("consumer-error", code=error.name())
-        return None
-
-    def _take(self, message: Any, batch: Batch) -> None:
-        number, offset = message.partition(), message.offset()
-        partition = self._partitions.get(number)
-        if partition is None:
-            return  # revoked by this very batch: `step` begins again
-        made: Made | None = None
-        try:
-            record = partition.read(message.value())
-            made = partition.take(record, self._policy)
-            batch.late += _late(record)
-        except Poison as error:
-            metrics.POISON.labels(error.reason).inc()
-            self._log.error("poison", reason=error.reason, partition=number, offset=offset)
-        batch.add(number, offset, made)
+        return False
 
     # -- the transaction ---------------------------------------------------------------------
 
@@ -277,20 +426,31 @@ class Engine:
         """Do the transaction; raises _Aborted, Fenced, Unreachable."""
         try:
             self._producer.begin_transaction()
-            for number in sorted(batch.offsets):
-                self._send(topics.FHIR.name, number, batch.fhir.get(number, []))
-                alerts = [alert_message(alert) for alert in batch.alerts.get(number, [])]
+            offsets = []
+            for number in sorted(batch.made):
+                made, partition = batch.made[number], self._partitions[number]
+                self._send(topics.FHIR.name, number, made.fhir)
+                alerts = [alert_message(alert) for alert in made.alerts]
                 self._send(topics.ALERTS.name, number, alerts)
-                self._send(topics.STATE.name, number, self._partitions[number].changed())
+                for poisoned in made.poison:
+                    self._set_aside(number, poisoned)
+                for message, chunk in partition.state():
+                    self._send_state(number, partition, message, chunk)
+                if samples := batch.samples.get(number):
+                    offsets.append(
+                        TopicPartition(
+                            topics.SAMPLES.name,
+                            number,
+                            samples[-1][0] + 1,
+                            metadata=str(partition.floor),
+                        )
+                    )
             began = self._monotonic_s()
-            offsets = [
-                TopicPartition(topics.SAMPLES.name, number, offset)
-                for number, offset in batch.offsets.items()
-            ]
             group = self._consumer.consumer_group_metadata()
             # One try each: after a timeout (a broker that was killed) a second call of librdkafka's
             # may never return, although given one. To start anew is safe and takes a second.
-            once(lambda: self._producer.send_offsets_to_transaction(offsets, group, CALL_S))
+            if offsets:
+                once(lambda: self._producer.send_offsets_to_transaction(offsets, group, CALL_S))
             once(lambda: self._producer.commit_transaction(CALL_S))
         except KafkaException as raised:
             self._abort(raised)
@@ -324,6 +484,35 @@ class Engine:
             waiting = failed
             self._producer.poll(BACKOFF_S if failed else 0)
 
+    def _send_state(self, number: int, partition: Partition, message: Message, chunk: int) -> None:
+        """Hand one record of ``state`` over; its partition is told where a chunk came to lie."""
+
+        def lies(error: Any, sent: Any) -> None:
+            if error is None:
+                partition.wrote(chunk, sent.offset())
+
+        self._produce(topics.STATE.name, number, message, lies if chunk >= 0 else None)
+
+    def _set_aside(self, number: int, poisoned: Poisoned) -> None:
+        """Hand a record that cannot be judged to whoever will look into it."""
+        metrics.POISON.labels(poisoned.reason).inc()
+        self._log.error("poison", reason=poisoned.reason, partition=number, offset=poisoned.offset)
+        key = f"{number}/{poisoned.offset}/{poisoned.reason}".encode()
+        self._produce(topics.POISON.name, number, Message(key, poisoned.value), None)
+
+    def _produce(self, topic: str, number: int, message: Message, lies: Any) -> None:
+        """Produce one message, waiting for room in the producer's buffer."""
+        deadline = self._monotonic_s() + RETRY_S_MAX
+        while True:
+            try:
+                self._producer.produce(topic, message.value, message.key, number, on_delivery=lies)
+            except BufferError:
+                if self._monotonic_s() > deadline:
+                    raise Unreachable(topic) from None
+                self._producer.poll(BACKOFF_S)
+            else:
+                return
+
     def _retried(self, call: Callable[[], Any]) -> Any:
         return retried(call, self._log, self._monotonic_s)
 
@@ -331,12 +520,13 @@ class Engine:
 
     def _count(self, batch: Batch, took_s: float) -> None:
         metrics.RECORDS.inc(batch.records)
-        metrics.READINGS.inc(batch.readings)
-        metrics.DUPLICATES.inc(batch.duplicates)
-        metrics.LATE.inc(batch.late)
         metrics.BATCH.observe(took_s)
-        for alerts in batch.alerts.values():
-            for alert in alerts:
+        for made in batch.made.values():
+            metrics.READINGS.inc(made.readings)
+            metrics.DUPLICATES.inc(made.duplicates)
+            metrics.LATE.inc(made.late)
+            metrics.REFUSED.inc(made.refused)
+            for alert in made.alerts:
                 metrics.ALERTS.labels(alert.kind, alert.priority, alert.state).inc()
 
     def _observe_lag(self) -> None:
@@ -354,6 +544,10 @@ class Engine:
         metrics.LAG.set(behind)
 
 
-def _late(record: SamplesRecord) -> int:
-    bound = record.ingested_ms - LATE_MS
-    return sum(time_ms < bound for time_ms in record.columns.times_ms())
+def _floor(metadata: str | None) -> int:
+    """Return from where the state topic has to be read, as the offsets say; 0 when they do not."""
+    return int(metadata) if metadata and metadata.isdecimal() else 0
+
+
+def _offset_of(record: tuple[int, bytes | None]) -> int:
+    return record[0]

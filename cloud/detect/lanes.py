@@ -2,7 +2,7 @@
 
 Law: a late reading never touches the live lane's condition, so it can neither ring an alarm nor
 silence one. Late is: older than its arrival at the cloud by more than the rule's ``late_s``, or
-older than a reading of its kind that was already judged live.
+older than a reading of its kind that was already judged live (the caller knows).
 
 A time ahead of the arrival by more than limits.FUTURE_MS_MAX (edges refuse those) is drawn back
 to that bound, so that no clock can make every later reading late.
@@ -27,9 +27,14 @@ class Pair(msgspec.Struct, frozen=True, array_like=True):
     live: Watch = Watch()
     late: Watch = Watch()
 
+    @property
+    def still(self) -> bool:
+        """True when neither lane is doing anything: nothing need be remembered."""
+        return self.live.began_ms == 0 and self.late.began_ms == 0
 
-State = dict[str, Pair]
-"""A subject's conditions: ``rule name`` or ``rule name#channel`` -> lanes."""
+
+Watches = dict[str, Pair]
+"""A subject's conditions that are not still: ``rule name`` or ``rule name#channel`` -> lanes."""
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -51,6 +56,7 @@ class Judged(NamedTuple):
 
     watch: Watch
     retrospective: bool
+    step: Step = Step.RAISED
 
 
 def clamp_ms(time_ms: int, ingested_ms: int) -> int:
@@ -76,19 +82,25 @@ def episode_id(condition: Condition, began_ms: int) -> str:
     return hashlib.sha256(named.encode()).hexdigest()[:EPISODE_HEX]
 
 
-def event(condition: Condition, judged: Judged, text: str) -> AlertEvent:
-    """Return a step of an episode as it is told."""
+def event(
+    condition: Condition, judged: Judged, text: str, evidence: list[str] | None = None
+) -> AlertEvent:
+    """Return a step of an episode as it is told.
+
+    ``evidence``: ids of Observations; None: those of the vital's first, worst and last reading.
+    """
     watch = judged.watch
     ended = watch.ended_ms != 0
-    points = [
-        (watch.began_ms, watch.began_site),
-        (watch.worst_ms, watch.worst_site),
-        (watch.last_ms, watch.last_site),
-    ]
-    ids = [
-        observation_id(condition.subject, condition.vital, time_ms, site, condition.channel)
-        for time_ms, site in points
-    ]
+    if evidence is None:
+        points = [
+            (watch.began_ms, watch.began_site),
+            (watch.worst_ms, watch.worst_site),
+            (watch.last_ms, watch.last_site),
+        ]
+        evidence = [
+            observation_id(condition.subject, condition.vital, time_ms, site, condition.channel)
+            for time_ms, site in points
+        ]
     return AlertEvent(
         episode=episode_id(condition, watch.began_ms),
         subject=condition.subject,
@@ -105,7 +117,9 @@ def event(condition: Condition, judged: Judged, text: str) -> AlertEvent:
         policy=condition.policy,
         ended_ms=watch.ended_ms if ended else None,
         retrospective=judged.retrospective,
-        evidence=list(dict.fromkeys(ids)),
+        evidence=list(dict.fromkeys(evidence)),
+        rule=condition.rule,
+        channel=condition.channel,
     )
 
 
@@ -118,7 +132,7 @@ def judge(
     """
     if not late and sample.time_ms >= pair.live.last_ms:
         watch, step = advance(pair.live, sample, delays)
-        told = [] if step is Step.NONE else [Judged(watch, False)]
+        told = [] if step is Step.NONE else [Judged(watch, False, step)]
         return Pair(quiet(watch) if step is Step.ENDED else watch, pair.late), told
     told = []
     before = pair.late
@@ -126,9 +140,9 @@ def judge(
     if sample.time_ms < before.last_ms:
         # Backlogs come oldest first, each from its own past: begin again.
         if before.active:
-            told.append(Judged(cut(before), True))
+            told.append(Judged(cut(before), True, Step.ENDED))
         before = Watch()
     watch, step = advance(before, sample, delays)
     if step is not Step.NONE:
-        told.append(Judged(watch, True))
+        told.append(Judged(watch, True, step))
     return Pair(pair.live, quiet(watch) if step is Step.ENDED else watch), told

@@ -13,6 +13,9 @@ LATE = Counter(
 ALERTS = Counter(
     "healthsync_detect_alerts_total", "Alert events committed", ["kind", "priority", "state"]
 )
+REFUSED = Counter(
+    "healthsync_detect_commands_refused_total", "Records of commands that changed nothing"
+)
 ABORTS = Counter("healthsync_detect_aborts_total", "Transactions aborted and done again")
 BATCH = Histogram(
     "healthsync_detect_batch_seconds",

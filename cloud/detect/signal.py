@@ -1,70 +1,105 @@
-"""Signal loss: a monitor that says it has no value of a vital it had one of before.
+"""Signal loss: a vital that was there is not any more, while its device goes on.
+
+Two ways to know: the monitor says that it has no value (MISSING), or it no longer sends this
+signal at all although it sends others (STALE, by the clock).
 
 Law: a technical alert, never more than the policy's priority (low unless set). A vital that never
-gave a value is a sensor nobody attached, and stays silent; so does a monitor that stops sending:
-that is the link's business. TEST, CALIBRATION and IMPLAUSIBLE neither raise nor clear.
+gave a value is a sensor nobody attached, and stays silent; a device that sends nothing is
+`silence`'s business. TEST, CALIBRATION and IMPLAUSIBLE neither raise nor clear.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
-import msgspec
-
 from cloud.detect.episode import Delays, Sample
-from cloud.detect.lanes import Condition, Pair, State, clamp_ms, event, judge
-from cloud.detect.policy import Policy
+from cloud.detect.lanes import Condition, Pair, Watches, event, judge
+from cloud.detect.threshold import Finding, key_of
+from cloud.policy.resolve import Effective
 from cloud.records import AlertEvent
-from vitals.codes import VITALS, Status
+from vitals.codes import VITALS, Status, Vital
 from vitals.reading import Reading
 
 KIND: Final = "signal_loss"
 SUFFIX: Final = ".signal"
 
-_PRESENT: Final = frozenset({int(Status.OK), int(Status.QUESTIONABLE), int(Status.ALARM_INHIBITED)})
+PRESENT: Final = frozenset({int(Status.OK), int(Status.QUESTIONABLE), int(Status.ALARM_INHIBITED)})
 _MISSING: Final = int(Status.MISSING)
 _FRESH: Final = Pair()
 
 
-class Loss(msgspec.Struct, frozen=True):
-    """The policy made ready."""
-
-    enabled: bool
-    delays: Delays
-    late_ms: int
-    priority: str
-    policy: str
-
-
-def loss_of(policy: Policy) -> Loss:
-    """Return the policy's signal loss in milliseconds."""
-    of = policy.signal_loss
-    delays = Delays(
-        round(of.delay_s * 1000), round(of.clear_delay_s * 1000), round(policy.gap_s * 1000)
-    )
-    return Loss(of.enabled, delays, round(of.late_s * 1000), of.priority, policy.version)
+def rule_of(vital: Vital) -> str:
+    """Return the name of a vital's signal loss."""
+    return vital.name + SUFFIX
 
 
 def step(
-    state: State, subject: str, reading: Reading, ingested_ms: int, loss: Loss
-) -> list[AlertEvent]:
-    """Take one reading into ``state`` (which the caller owns); return what is to be told."""
-    vital = VITALS[reading.vital]
-    if not loss.enabled or not vital.continuous:
-        return []
+    watches: Watches,
+    subject: str,
+    reading: Reading,
+    at_ms: int,
+    age_ms: int,
+    policy: Effective,
+    *,
+    overtaken: bool,
+    known: bool,
+) -> Iterator[Finding]:
+    """Take one reading into ``watches``; yield what is to be told.
+
+    ``known``: this vital had a value before.
+    """
+    vital, loss = VITALS[reading.vital], policy.losses
     missing = reading.status == _MISSING
-    if not missing and (reading.value is None or reading.status not in _PRESENT):
-        return []
-    name = vital.name + SUFFIX
-    key = f"{name}#{reading.channel}" if reading.channel else name
-    if missing and key not in state:
-        return []
-    at = clamp_ms(reading.time_ms, ingested_ms)
-    sample = Sample(at, 0.0, reading.site, missing, not missing, worse=False)
-    late = ingested_ms - at > loss.late_ms
-    pair = state.get(key, _FRESH)
-    state[key], steps = judge(pair, sample, loss.delays, worse_late=False, late=late)
-    if not steps:
-        return []
-    condition = Condition(
-        subject, KIND, name, vital.name, reading.channel, loss.priority, 0.0, loss.policy
+    if not loss.enabled or not vital.continuous:
+        return
+    if not missing and (reading.value is None or reading.status not in PRESENT):
+        return
+    key = key_of(rule_of(vital), reading.channel)
+    pair = watches.get(key, _FRESH)
+    if pair is _FRESH and not (missing and known):
+        return
+    sample = Sample(at_ms, 0.0, reading.site, missing, not missing, worse=False)
+    after, steps = judge(
+        pair,
+        sample,
+        Delays(loss.delay_ms, loss.clear_delay_ms, loss.gap_ms),
+        worse_late=False,
+        late=overtaken or age_ms > loss.late_ms,
     )
-    return [event(condition, judged, f"{vital.short} no signal") for judged in steps]
+    if after.still:
+        watches.pop(key, None)
+    else:
+        watches[key] = after
+    for judged in steps:
+        condition = Condition(
+            subject,
+            KIND,
+            rule_of(vital),
+            vital.name,
+            reading.channel,
+            loss.priority,
+            0.0,
+            policy.version,
+        )
+        yield Finding(key, judged, event(condition, judged, f"{vital.short} no signal"))
+
+
+def stale(
+    subject: str, vital: Vital, last_ms: int, at_ms: int, episode: str, policy: Effective
+) -> AlertEvent:
+    """Return the event of a signal last heard at ``last_ms`` that is missed at ``at_ms``."""
+    return AlertEvent(
+        episode=episode,
+        subject=subject,
+        kind=KIND,
+        vital=vital.name,
+        priority=policy.losses.priority,
+        state="active",
+        text=f"{vital.short} no longer sent",
+        limit=0.0,
+        worst=0.0,
+        began_ms=last_ms,
+        raised_ms=at_ms,
+        at_ms=at_ms,
+        policy=policy.version,
+        rule=rule_of(vital),
+    )

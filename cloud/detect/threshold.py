@@ -9,89 +9,109 @@ Conditions are told apart by rule and channel: two sensors of one kind on one de
 each other. Two devices of one patient that use one channel are one condition.
 """
 
-from typing import Final
-
-import msgspec
+from collections.abc import Iterator
+from math import ceil, floor
+from typing import Final, NamedTuple
 
 from cloud.detect.episode import Delays, Sample
-from cloud.detect.lanes import Condition, Judged, Pair, State, clamp_ms, event, judge
-from cloud.detect.policy import Policy, Rule
+from cloud.detect.lanes import Condition, Judged, Pair, Watches, event, judge
+from cloud.policy.resolve import Effective, Limit
 from cloud.records import AlertEvent
-from vitals.codes import BY_NAME, VITALS, Status
+from vitals.codes import VITALS, decimal_scale
 from vitals.reading import Reading
 
 KIND: Final = "threshold"
 
-_OK: Final = int(Status.OK)
 _FRESH: Final = Pair()
 
 
-class Limit(msgspec.Struct, frozen=True):
-    """A rule made ready: names and milliseconds."""
+class Finding(NamedTuple):
+    """A step of one condition: its key, what the lanes judged, the event."""
 
-    rule: Rule
-    name: str
-    delays: Delays
-    late_ms: int
-    policy: str
+    key: str
+    judged: Judged
+    event: AlertEvent
 
 
-Limits = tuple[tuple[Limit, ...], ...]
-"""By index of the code table."""
-
-
-def limits_of(policy: Policy) -> Limits:
-    """Return a policy's rules by the vital they watch."""
-    by_vital: list[list[Limit]] = [[] for _ in VITALS]
-    for rule in policy.rules:
-        delays = Delays(
-            round(rule.delay_s * 1000), round(rule.clear_delay_s * 1000), round(policy.gap_s * 1000)
-        )
-        late_ms = round(rule.late_s * 1000)
-        ready = Limit(rule, rule.name, delays, late_ms, policy.version)
-        by_vital[BY_NAME[rule.vital].index].append(ready)
-    return tuple(tuple(ready) for ready in by_vital)
+def key_of(rule: str, channel: int) -> str:
+    """Return how a condition is known within its subject."""
+    return f"{rule}#{channel}" if channel else rule
 
 
 def step(
-    state: State, subject: str, reading: Reading, ingested_ms: int, limits: Limits
-) -> list[AlertEvent]:
-    """Take one reading into ``state`` (which the caller owns); return what is to be told."""
+    watches: Watches,
+    subject: str,
+    reading: Reading,
+    at_ms: int,
+    age_ms: int,
+    policy: Effective,
+    *,
+    overtaken: bool,
+) -> Iterator[Finding]:
+    """Take one OK reading with a value into ``watches``; yield what is to be told.
+
+    ``age_ms``: how long before its arrival it was taken; ``overtaken``: a later one was judged.
+    """
     value = reading.value
-    watching = limits[reading.vital]
-    if not watching or value is None or reading.status != _OK:
-        return []
-    told: list[AlertEvent] = []
-    at = clamp_ms(reading.time_ms, ingested_ms)
-    for limit in watching:
-        rule = limit.rule
-        key = f"{limit.name}#{reading.channel}" if reading.channel else limit.name
-        pair = state.get(key, _FRESH)
+    assert value is not None  # noqa: S101 - the caller has looked
+    for limit in policy.limits[reading.vital]:
+        low = limit.direction == "low"
+        breach = value < limit.limit if low else value > limit.limit
+        key = key_of(limit.rule, reading.channel)
+        pair = watches.get(key, _FRESH)
+        if not breach and pair is _FRESH:
+            continue
+        back = limit.limit + limit.hysteresis if low else limit.limit - limit.hysteresis
         sample = Sample(
-            at,
+            at_ms,
             value,
             reading.site,
-            rule.breach(value),
-            rule.recovered(value),
-            rule.worse(value, pair.live.worst),
+            breach,
+            value >= back if low else value <= back,
+            value < pair.live.worst if low else value > pair.live.worst,
         )
-        state[key], steps = judge(
+        after, steps = judge(
             pair,
             sample,
-            limit.delays,
-            worse_late=rule.worse(value, pair.late.worst),
-            late=ingested_ms - at > limit.late_ms,
+            Delays(limit.delay_ms, limit.clear_delay_ms, limit.gap_ms),
+            worse_late=value < pair.late.worst if low else value > pair.late.worst,
+            late=overtaken or age_ms > limit.late_ms,
         )
-        if steps:
-            told += [_event(subject, reading.channel, limit, judged) for judged in steps]
-    return told
+        if after.still:
+            watches.pop(key, None)
+        else:
+            watches[key] = after
+        for judged in steps:
+            yield Finding(key, judged, _event(subject, reading.channel, limit, judged, policy))
 
 
-def _event(subject: str, channel: int, limit: Limit, judged: Judged) -> AlertEvent:
-    rule, vital = limit.rule, BY_NAME[limit.rule.vital]
-    sign = "<" if rule.direction == "low" else ">"
-    text = f"{vital.short} {judged.watch.worst:.{vital.decimals}f}{sign}{rule.limit:g}"
+def bounds(policy: Effective) -> tuple[list[int], list[int]]:
+    """Return by vital the lowest and highest scaled value that breaches no limit."""
+    low, high = [], []
+    for vital in VITALS:
+        scale = decimal_scale(vital)
+        limits = policy.limits[vital.index]
+        lows = [ceil(round(one.limit * scale, 6)) for one in limits if one.direction == "low"]
+        highs = [floor(round(one.limit * scale, 6)) for one in limits if one.direction == "high"]
+        low.append(max(lows, default=-(2**31)))
+        high.append(min(highs, default=2**31 - 1))
+    return low, high
+
+
+def _event(
+    subject: str, channel: int, limit: Limit, judged: Judged, policy: Effective
+) -> AlertEvent:
+    vital = VITALS[limit.vital]
+    sign = "<" if limit.direction == "low" else ">"
+    text = f"{vital.short} {judged.watch.worst:.{vital.decimals}f}{sign}{limit.limit:g}"
     condition = Condition(
-        subject, KIND, rule.name, rule.vital, channel, rule.priority, rule.limit, limit.policy
+        subject,
+        KIND,
+        limit.rule,
+        vital.name,
+        channel,
+        limit.priority,
+        limit.limit,
+        policy.version,
     )
     return event(condition, judged, text)

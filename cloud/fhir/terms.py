@@ -20,16 +20,24 @@ CATEGORY: Final = "http://terminology.hl7.org/CodeSystem/observation-category"
 ABSENT: Final = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 ACT_REASON: Final = "http://terminology.hl7.org/CodeSystem/v3-ActReason"
 OBSERVATION_VALUE: Final = "http://terminology.hl7.org/CodeSystem/v3-ObservationValue"
+INTERPRETATION: Final = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
 IDENTIFIER_TYPE: Final = "http://terminology.hl7.org/CodeSystem/v2-0203"
 PROFILE: Final = "http://hl7.org/fhir/StructureDefinition/"
 
 BASE: Final = "https://healthsync.invalid/fhir"
 """Names our resources where no server's address is known (RFC 2606: never resolves)."""
 
+ALARM_LIMITS: Final[Json] = {"text": "alarm limits"}
+"""referenceRange.type. Text only: HL7's referencerange-meaning has no code for alarm limits, and
+``normal`` would be a claim about the person that nobody made."""
+
 LOCAL_VITAL: Final = "urn:healthsync:vital"
 LOCAL_ACVPU: Final = "urn:healthsync:acvpu"
 LOCAL_KIND: Final = "urn:healthsync:alert-kind"
 LOCAL_TAG: Final = "urn:healthsync:tag"
+LOCAL_QUALITY: Final = "urn:healthsync:quality"
+LOCAL_ACTION: Final = "urn:healthsync:alert-action"
+LOCAL_SCORE: Final = "urn:healthsync:score"
 LOCAL_MRN: Final = "urn:healthsync:mrn"
 LOCAL_DEVICE: Final = "urn:healthsync:device"
 
@@ -68,6 +76,18 @@ ACVPU_TEXT: Final = {
     Consciousness.PAIN: "Responds to pain",
     Consciousness.UNRESPONSIVE: "Unresponsive",
 }
+
+SCORE_SNOMED: Final = {
+    "news2": "1104051000000101",
+    "news2.resp_rate": "1104301000000104",
+    "news2.spo2": "1104311000000102",
+    "news2.oxygen": "1104331000000105",
+    "news2.systolic": "1104341000000101",
+    "news2.pulse": "1104351000000103",
+    "news2.consciousness": "1104361000000100",
+    "news2.temperature": "1104371000000107",
+}
+"""SNOMED CT, United Kingdom edition (NEWS2 guide of Synanetics); of SpO2 that of scale 1 only."""
 
 _SITE_TERM: Final = {site: code for code, site in SITE_MDC.items()}
 
@@ -113,6 +133,23 @@ def acvpu(level: Consciousness) -> Json:
     if level in ACVPU_SNOMED:
         codings.insert(0, coding(SNOMED, ACVPU_SNOMED[level]))
     return {"coding": codings, "text": ACVPU_TEXT[level]}
+
+
+def score(name: str, text: str) -> Json:
+    """Return the CodeableConcept of a score: our own code first, then SNOMED CT's if known."""
+    codings = [coding(LOCAL_SCORE, name)]
+    if name in SCORE_SNOMED:
+        codings.append(coding(SNOMED, SCORE_SNOMED[name]))
+    return {"coding": codings, "text": text}
+
+
+def sub_score(name: str, parameter: str, spo2_scale: int = 1) -> Json:
+    """Return the CodeableConcept of one parameter's points; SpO2 on scale 2 says so."""
+    text = parameter.replace("_", " ")
+    if parameter == "spo2" and spo2_scale != 1:
+        codings = [coding(LOCAL_SCORE, f"{name}.spo2-scale-{spo2_scale}")]
+        return {"coding": codings, "text": f"{text}, scale {spo2_scale}"}
+    return score(f"{name}.{parameter}", text)
 
 
 def absent(reason: str) -> Json:

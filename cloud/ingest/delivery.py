@@ -2,7 +2,8 @@
 
 Law: a frame is reported durable when the broker has acknowledged every record of it (acks=all,
 idempotent), never before; a frame that failed is reported failed, once. What waits is bounded by
-the producer's queue; `Delivery.crowded` says when gateways must be halted.
+the producer's queue; `Delivery.crowded` says when gateways must be halted. What is merely offered
+never waits and never makes a frame wait: it is lost instead.
 
 Threads: `send` runs in the trio thread; delivery reports run in the one poll thread, which hands
 finished frames to trio by `TrioToken.run_sync_soon`. Records of one frame may be reported while
@@ -13,7 +14,7 @@ because a record refused on the spot is reported from the trio thread.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import trio
@@ -24,6 +25,7 @@ from cloud.ingest import metrics
 from cloud.ingest.unpack import RECORD_BYTES_MAX, Batch, Record
 from cloud.settings import Kafka, kafka_config
 from healthsync.runtime.log import Log
+from vitals import topics
 
 # Bytes and records that may wait in the producer: past half of the bytes gateways are halted.
 QUEUE_KIB_MAX: Final = 256 * 1024
@@ -42,6 +44,12 @@ POLL_S: Final = 0.2
 
 # How long `send` waits before it tries a full queue again.
 FULL_QUEUE_S: Final = 0.02
+
+# Groups of records that may be on their way merely offered: one for each of the sessions of a
+# process, and some that just ended. Of 8 records each they take a sixth of the queue, so that
+# frames find room whatever is offered.
+OFFERED_MAX: Final = 4_096
+assert OFFERED_MAX * topics.COMMANDS.partitions * 4 < QUEUE_RECORDS_MAX  # noqa: S101
 
 # Errors that the same record will always meet; retrying it would halt its gateway for ever.
 _PERMANENT: Final = frozenset(
@@ -126,6 +134,7 @@ class Delivery:
         self.in_flight_bytes = 0
         self._token = trio.lowlevel.current_trio_token()
         self._finished: deque[Parcel] = deque()
+        self._offered = 0
         self._fatal = fatal
         self._log = log
         self._error_code = 0
@@ -213,22 +222,50 @@ class Delivery:
     async def _hand(self, record: Record, parcel: Parcel) -> None:
         while True:
             try:
-                self._producer.produce(
-                    record.topic,
-                    record.value,
-                    record.key,
-                    partition=record.partition,
-                    on_delivery=parcel.reported,
-                    headers=record.headers,
-                )
+                self._produce(record, parcel)
             except BufferError:
                 await trio.sleep(FULL_QUEUE_S)
-            except KafkaException as error:
-                # refused on the spot: too large, or the producer is fatally broken
-                parcel.reported(error.args[0], None)
-                return
             else:
                 return
+
+    def _produce(self, record: Record, parcel: Parcel) -> None:
+        """Hand one record to the producer; raises BufferError when its queue is full."""
+        try:
+            self._producer.produce(
+                record.topic,
+                record.value,
+                record.key,
+                partition=record.partition,
+                on_delivery=parcel.reported,
+                headers=record.headers,
+            )
+        except KafkaException as error:
+            # refused on the spot: too large, or the producer is fatally broken
+            parcel.reported(error.args[0], None)
+
+    def offer(self, records: Sequence[Record], done: Callable[[bool], None]) -> None:
+        """Hand over records that may be lost, at once; ``done`` is told whether all arrived.
+
+        What finds no room is lost; past OFFERED_MAX groups on their way, all of it.
+        """
+        if self._offered >= OFFERED_MAX:
+            done(False)
+            return
+        self._offered += 1
+
+        def over(parcel: Parcel) -> None:
+            self._offered -= 1
+            done(not parcel.failed)
+
+        parcel = Parcel(Batch("", 0, list(records)), over, self._offer_over, time.monotonic())
+        for record in records:
+            try:
+                self._produce(record, parcel)
+            except BufferError:
+                parcel.reported(KafkaError(KafkaError._QUEUE_FULL), None)
+
+    def _offer_over(self, parcel: Parcel) -> None:
+        self._soon(lambda: parcel.done(parcel))
 
     async def close(self, timeout_s: float) -> int:
         """Wait for what is on its way, stop the thread; return how many records were left."""

@@ -1,8 +1,9 @@
-"""One connected gateway: the shell around `IngestSession`. Three things run side by side.
+"""One connected gateway: the shell around `IngestSession`. Four things run side by side.
 
 * the reader takes messages and answers heartbeats even while Kafka is slow;
 * the worker unpacks frames, live ones before late ones, and hands their records over;
-* the writer is the only one that sends: acks as soon as they exist, coalesced.
+* the writer is the only one that sends: acks as soon as they exist, coalesced;
+* from its welcome to its end the session is vouched for to whoever watches over silence.
 
 Who ends it: the gateway (closed connection), `Refused` (a Close with the reason), a frame that
 Kafka did not take (Close "overload": it is not acknowledged, the gateway sends it again), the
@@ -18,8 +19,9 @@ import trio
 
 from cloud.ingest import metrics
 from cloud.ingest.delivery import Parcel
+from cloud.ingest.presence import FRESH_S, PRESENCE_S, presence
 from cloud.ingest.session import IngestSession, Refused
-from cloud.ingest.unpack import Batch, Unpacker, WrongEdge
+from cloud.ingest.unpack import Batch, Record, Unpacker, WrongEdge
 from healthsync.runtime.log import Log
 from vitals import session
 
@@ -62,6 +64,9 @@ class Sink(Protocol):
     async def send(self, batch: Batch, done: Callable[[Parcel], None]) -> None:
         """Hand the records of one frame over."""
 
+    def offer(self, records: Sequence[Record], done: Callable[[bool], None]) -> None:
+        """Hand records over that may be lost."""
+
 
 class Gateway:
     """Serves one session; `serve` returns when it is over."""
@@ -93,6 +98,9 @@ class Gateway:
         self._late: deque[_Item] = deque()
         self._work = trio.Event()
         self._settings: session.Settings | None = None
+        self._welcomed = trio.Event()
+        self._heard_s = 0.0
+        self._vouching = False
 
     @property
     def edge(self) -> str:
@@ -124,10 +132,14 @@ class Gateway:
         async with trio.open_nursery() as outer:
             # outside the scope: a cancelled send would leave the TLS stream unusable for Close
             outer.start_soon(self._write)
-            with self._scope:
-                async with trio.open_nursery() as inner:
-                    inner.start_soon(self._read)
-                    inner.start_soon(self._unpack)
+            try:
+                with self._scope:
+                    async with trio.open_nursery() as inner:
+                        inner.start_soon(self._read)
+                        inner.start_soon(self._unpack)
+                        inner.start_soon(self._vouch)
+            finally:
+                self._part()
             with trio.move_on_after(DRAIN_S_MAX):
                 await self._settle()
             self._closing = True
@@ -159,6 +171,9 @@ class Gateway:
             except Refused as refused:
                 self.end(refused.reason, refused.detail)
                 return
+            self._heard_s = trio.current_time()
+            if self._state.open:
+                self._welcomed.set()
             if isinstance(message, session.Outcome):
                 self._note(message)
             elif message is not None:
@@ -166,6 +181,32 @@ class Gateway:
                 (self._late if message.late else self._live).append(message)
                 self._work.set()
             self._wake.set()
+
+    async def _vouch(self) -> None:
+        await self._welcomed.wait()
+        while True:
+            # Of a round that has not arrived yet another would only be a copy, and Kafka is away.
+            if self._vouching:
+                metrics.PRESENCE_DROPPED.inc()
+            elif trio.current_time() - self._heard_s <= FRESH_S:
+                self._tell_presence(connected=True)
+            await trio.sleep(PRESENCE_S)
+
+    def _part(self) -> None:
+        """Say that the session is over, but for one whose gateway lives on in a newer one."""
+        superseded = self._refused is not None and self._refused.reason == "superseded"
+        if self._welcomed.is_set() and not superseded:
+            self._tell_presence(connected=False)
+
+    def _tell_presence(self, *, connected: bool) -> None:
+        self._vouching = True
+        self._sink.offer(
+            presence(self.edge, self._now_ms(), connected=connected), self._presence_over
+        )
+
+    def _presence_over(self, arrived: bool) -> None:  # noqa: FBT001 - as `Delivery.offer` calls it
+        self._vouching = False
+        (metrics.PRESENCE if arrived else metrics.PRESENCE_DROPPED).inc()
 
     def _note(self, outcome: session.Outcome) -> None:
         word = outcome.outcome if outcome.outcome in session.OUTCOMES else "unknown"

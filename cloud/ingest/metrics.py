@@ -15,6 +15,13 @@ REFUSED = Counter("healthsync_ingest_refused_total", "Sessions ended by ingest",
 SUPERSEDED = Counter(
     "healthsync_ingest_superseded_total", "Sessions ended by a newer one of the same gateway"
 )
+PRESENCE = Counter(
+    "healthsync_ingest_presence_total", "Times a session, or its end, was told to every partition"
+)
+PRESENCE_DROPPED = Counter(
+    "healthsync_ingest_presence_dropped_total",
+    "Times a session could not be told: Kafka was away, or took only a part",
+)
 WAITING = Gauge(
     "healthsync_ingest_waiting_frames", "Frames that connected gateways said they have stored"
 )

@@ -25,6 +25,9 @@ _alert_encoder: Final = msgspec.json.Encoder()
 _identity_decoder: Final = msgspec.msgpack.Decoder(Identity)
 _encoder: Final = msgspec.msgpack.Encoder()
 
+# Of no bed, and what somebody set rather than what was found: the topic keeps both.
+_NO_EPISODES: Final = frozenset({records.GATEWAY, records.LIMIT})
+
 
 class Record(NamedTuple):
     """One message of Kafka, whatever client brought it."""
@@ -130,10 +133,10 @@ class Batch:
             self.identities[identity.subject] = (challenger, identity)
 
     def _alert(self, event: AlertEvent) -> None:
-        if event.kind == records.GATEWAY:
-            return  # of no bed: the topic keeps it
+        if event.kind in _NO_EPISODES:
+            return
         plain = _alert_encoder.encode(event)
-        challenger = held(event.at_ms, layout.alert_rank(event), plain)
+        challenger = Held(layout.alert_head(event, _tie(plain)), plain)
         episodes = self.alerts.setdefault(event.subject, {})
         standing = episodes.get(event.episode)
         if standing is None or challenger.head > standing[0].head:

@@ -17,7 +17,8 @@ key                           type   content
 
 Law: only times, subjects, pseudonyms and episode ids stand in clear. A sealed value is bound to
 its key and field. The head is big-endian: 8 bytes time, 8 bytes rank, 4 bytes tie-break; of two
-values the one with the greater head stays, whatever order they came in.
+values the one with the greater head stays, whatever order they came in. An alert's first two are
+its step's number (see `alert_head`) and its time.
 """
 
 import struct
@@ -27,6 +28,7 @@ import msgspec
 
 from cloud.records import AlertEvent
 from vitals.codes import VITALS
+from vitals.columns import TIME_MS_MAX
 from vitals.reading import Reading
 
 CHANNEL: Final = "live"
@@ -41,6 +43,11 @@ RECENT_S: Final = 2 * 3600
 
 # The index of buckets outlives them a little, so that it never misses one that is still there.
 RECENT_INDEX_SLACK_S: Final = 120
+
+NUMBERED: Final = 1 << 50
+"""What a step's number is counted from in a head: beyond any time, and still exact in the double
+that Redis's Lua makes of it."""
+assert TIME_MS_MAX < NUMBERED < 1 << 52  # noqa: S101
 
 _HEAD: Final = struct.Struct(">QQI")
 HEAD_BYTES: Final = _HEAD.size
@@ -112,6 +119,12 @@ def head_of(value: bytes) -> tuple[int, int, int]:
     return time_ms, rank, tie
 
 
-def alert_rank(event: AlertEvent) -> int:
-    """Return which of two steps of one time is the later one: an end follows a beginning."""
-    return 1 if event.state == "ended" else 0
+def alert_head(event: AlertEvent, tie: int) -> bytes:
+    """Return the head of a step of an episode: the highest number stands.
+
+    Steps of a version that did not number them are before every numbered one, and among each
+    other in order of time; of one time an end follows a beginning.
+    """
+    if event.number:
+        return head(NUMBERED + event.number, event.at_ms, tie)
+    return head(event.at_ms, 1 if event.state == "ended" else 0, tie)

@@ -13,9 +13,14 @@ from typing import Final
 SUITE: Final = "TLS_AES_256_GCM_SHA384"
 
 
-def client(ca: Path, cert: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
-    """Return a context that verifies servers against ``ca`` and may show a certificate."""
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(ca))
+def client(ca: Path | None, cert: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
+    """Return a context that verifies servers and may show a certificate.
+
+    ``ca``: the authorities that count; None: the system's.
+    """
+    context = ssl.create_default_context(
+        ssl.Purpose.SERVER_AUTH, cafile=None if ca is None else str(ca)
+    )
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     if cert is not None:
         context.load_cert_chain(cert, key)

@@ -11,13 +11,11 @@ from typing import NamedTuple
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from cloud.detect import policy
-from cloud.detect.detectors import ready
 from cloud.detect.partition import Partition
 from cloud.ingest.delivered import Delivered
 from cloud.ingest.keys import CloudKeys
 from cloud.ingest.session import IngestSession, Refused
-from cloud.records import SamplesRecord
+from cloud.records import SamplesRecord, encode
 from edge.backlog import Held, Stored
 from edge.link import Acked, Link, Measured, Opened, Room, State
 from edge.outbox import Order, Outbox, Wanted
@@ -31,7 +29,6 @@ EDGE = "ward-1"
 PRIVATE = [X25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2)]
 KEY_IDS = [key_id(one.public_key()) for one in PRIVATE]
 CREDIT = 4
-POLICY = ready(policy.DEFAULT)
 
 
 class Content(NamedTuple):
@@ -158,21 +155,20 @@ class Consumer:
         self.frames: set[tuple[str, int]] = set()
 
     def poll(self, log: list[Record]) -> None:
-        for record in log[self.read :]:
+        for offset, record in enumerate(log[self.read :], self.read):
             content = record.content
-            made = self.partition.take(
-                SamplesRecord(
-                    EDGE,
-                    content.epoch,
-                    content.seq,
-                    record.floor,
-                    0,
-                    Columns([], [], [], [], [], []),
-                ),
-                POLICY,
+            sent = SamplesRecord(
+                EDGE,
+                content.epoch,
+                content.seq,
+                record.floor,
+                0,
+                Columns([], [], [], [], [], []),
             )
+            made = self.partition.turn([(offset, encode(sent))], [], 0)
+            assert not made.poison
             name = (content.epoch, content.seq)
-            if made.duplicate:
+            if made.duplicates:
                 assert name in self.frames, f"{name} was passed over and never taken"
             else:
                 assert name not in self.frames, f"{name} was taken twice"

@@ -284,6 +284,67 @@ def test_oxygen_below_the_limit_for_ten_seconds_alarms_in_red_on_its_tile(
         assert re.search(r"alarms: [1-9]\d* high", counts), counts
 
 
+def answer(box: Box, what: str, subject: str, episode: str, *words: str) -> None:
+    fixed = ("--config", box.info["operator_config"], "--subject", subject, "--episode", episode)
+    done = box.command("cloud", "alert", what, *fixed, *words)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_alarm_that_somebody_answers_is_steady_says_so_and_rings_no_more(
+    box: Box, ward: Page
+) -> None:
+    bar = "tileOf('P8').querySelector('.bar')"
+    count = "(document.getElementById('counts').textContent.match(/(\\d+) high/) ?? [0, 0])[1]"
+    fill = f"getComputedStyle({bar}).backgroundColor"
+    # every colour of more than one period of the flash
+    colours = f"""new Promise((done) => {{ const seen = new Set(); const began = performance.now();
+      const look = () => {{ seen.add({fill});
+        if (performance.now() - began > 1200) done([...seen]); else requestAnimationFrame(look); }};
+      look(); }})"""
+    others = int(ward.value(count))
+    with monitor(box, "P8", "PAGE0008", "Ida Wolff") as one:
+        desaturate(one)
+        one.talk("oxygen=84%")
+        ward.until("tileOf('P8')?.querySelector('.bar').textContent.includes('84<90')", 8)
+        ward.until(f"Number({count}) === {others + 1}", 5)
+        subject = box.subject("PAGE0008")
+        (issue,) = box.entries(f"DetectedIssue?patient={subject}")
+        shelve = ("--until", "1m", "--who", "lee.k")
+        answer(box, "shelve", subject, issue["id"], *shelve)
+        ward.until(f"/shelved until \\d\\d:\\d\\d/.test({bar}.textContent)", 8)
+        answer(box, "unshelve", subject, issue["id"], "--who", "lee.k")
+        ward.until(f"!{bar}.textContent.includes('shelved') && {bar}.dataset.quiet !== 'yes'", 8)
+        assert len(ward.value(colours)) == 2, "it flashes again"
+        answer(box, "acknowledge", subject, issue["id"], "--who", "a.person.with.a.long.name")
+        ward.until(f"{bar}.textContent.includes('ack by a.person.wit…')", 8)
+        assert ward.value(colours) == [RED]
+        assert ward.value(f"{bar}.getAttribute('role')") is None
+        assert int(ward.value(count)) == others
+        assert "1 quiet" in ward.value("document.getElementById('counts').textContent")
+        assert [fault for fault in ward.value(FAULTS) if "P8" in fault] == []
+    # it is seen no more, and yet nobody needs to answer it again
+    ward.until("tileOf('P8').querySelector('.vital.spo2').dataset.age === 'stale'", 15)
+    assert "ack by" in tile(ward, "P8")["bar"]
+
+
+def test_a_latched_alarm_stays_in_words_until_it_is_answered(box: Box, ward: Page) -> None:
+    bar = "tileOf('P9').querySelector('.bar')"
+    with monitor(box, "P9", "PAGE0009", "Ivo Quist") as one:
+        start = datetime.now(UTC) - timedelta(seconds=35)
+        for at, value in enumerate([84] * 15 + [97] * 20):
+            one.say(f"oxygen={value}% time={stamp(start + timedelta(seconds=at))}")
+        ward.until("tileOf('P9')?.querySelector('.bar').textContent.includes('latched')", 8)
+        assert "*** SpO2 84<90" in tile(ward, "P9")["bar"]
+        assert ward.value(f"{bar}.getAttribute('role')") == "alert"
+        subject = box.subject("PAGE0009")
+        (issue,) = box.entries(f"DetectedIssue?patient={subject}")
+        assert issue["status"] == "preliminary"
+        answer(box, "acknowledge", subject, issue["id"], "--who", "lee.k")
+        ward.until(f"{bar}.textContent.includes('was SpO2 84<90')", 12)
+    (issue,) = box.entries(f"DetectedIssue?patient={subject}")
+    assert issue["status"] == "final"
+
+
 def test_a_high_alarm_flashes_twice_a_second_and_all_tiles_together(ward: Page) -> None:
     rises = ward.value(
         """new Promise((done) => {

@@ -29,7 +29,7 @@ def test_the_ports_people_type_are_those_of_the_design() -> None:
     assert typed == {"line": 7010, "line-tls": 7011, "mllp": 2575, "mllp-tls": 2576}
 
 
-def test_topics_are_those_of_the_design_and_commands() -> None:
+def test_topics_are_those_of_the_design_commands_and_poison() -> None:
     assert [topic.name for topic in topics.ALL] == [
         "samples",
         "fhir",
@@ -37,7 +37,9 @@ def test_topics_are_those_of_the_design_and_commands() -> None:
         "identity",
         "quarantine",
         "commands",
+        "poison",
         "state",
+        "undelivered",
     ]
     by_subject = [topic for topic in topics.ALL if topic is not topics.QUARANTINE]
     assert {topic.partitions for topic in by_subject} == {topics.SUBJECT_PARTITIONS}

@@ -14,7 +14,7 @@ const STARS = { high: "***", medium: "**", low: "*" };
 export const RANK = { high: 0, medium: 1, low: 2 };
 // These must be there: their silence is an alarm. The others are shown as --- when they go.
 const WATCHED = new Set(["heart_rate", "pulse_rate", "spo2", "resp_rate", "abp_systolic"]);
-const SHOWN_AT_LEAST_MS = 5000;
+const SHOWN_AT_LEAST_MS = 5000, NAME_MAX = 12, QUIET_RANKS = 1.5;
 const SPARK_MS = 15 * 60000, SPARK_STEP_MS = 5000, SPARK_GAP_MS = 30000;
 const SCALE = { hr: [30, 180], spo2: [70, 100] };
 
@@ -22,6 +22,14 @@ export function clockText(ms, seconds = true) {
   const at = new Date(ms);
   const pad = (n) => String(n).padStart(2, "0");
   return `${pad(at.getHours())}:${pad(at.getMinutes())}${seconds ? ":" + pad(at.getSeconds()) : ""}`;
+}
+
+// Why an alarm is shown and does not ring, in words; empty: it rings. A name is cut, so that its
+// two lines stay within the bar.
+function quietText(a) {
+  if (a.acknowledged) return `ack by ${a.by.length > NAME_MAX ? `${a.by.slice(0, NAME_MAX)}…` : a.by}`;
+  if (a.shelved) return `shelved until ${clockText(a.shelved, false)}`;
+  return a.suppressed ? "suppressed" : "";
 }
 
 export function spanText(ms) {
@@ -206,9 +214,11 @@ export class Bed {
     active.sort((a, b) => RANK[a.priority] - RANK[b.priority] || b.began - a.began);
     const list = active.map((a) => {
       const of = j[a.vital];
-      const unknown = a.state !== "ended" && of && of.age === "stale";
-      return { fill: a.priority, vital: a.vital, id: a.id,
-        text: `${STARS[a.priority]} ${a.text}`, unknown: unknown ? `unknown since ${clockText(of.v.t, false)}` : "",
+      const unknown = a.state === "active" && of && of.age === "stale";
+      const quiet = quietText(a), latched = a.state === "latched";
+      const words = quiet || (unknown ? `unknown since ${clockText(of.v.t, false)}` : latched ? spanText(t - a.began_at) : "");
+      return { fill: a.priority, vital: a.vital, id: `${a.id}/${a.level}`, quiet: quiet !== "",
+        text: `${STARS[a.priority]} ${a.text}`, words: latched ? `latched, ${words}` : words,
         since: spanText(t - a.began_at) };
     });
     if (this.lost && !station.dark) list.push({ fill: "medium", text: "!! NO DATA", since: spanText(this.youngest), id: "lost" });
@@ -219,14 +229,17 @@ export class Bed {
         if (silent || empty) list.push({ fill: "low", text: `! ${SHORT[name]} ${silent ? "no data" : "no signal"}`, since: silent ? spanText(x.ms) : "", id: name });
       }
     }
-    list.sort((a, b) => RANK[a.fill] - RANK[b.fill]);
+    // one that nobody has answered stands before one of the next rank that somebody has
+    const rank = (item) => RANK[item.fill] + (item.quiet ? QUIET_RANKS : 0);
+    list.sort((a, b) => rank(a) - rank(b));
     const top = list[0] || null;
     this.top = top;
     this.alarming = list;
     mark(this.node, "fill", top ? top.fill : null);
     mark(this.at.bar, "fill", top ? top.fill : "none");
+    mark(this.at.bar, "quiet", top && top.quiet ? "yes" : null);
     // the bar itself is what a screen reader is told, once: its running time is kept out of that
-    const role = top && top.fill !== "low" ? "alert" : null;
+    const role = top && top.fill !== "low" && !top.quiet ? "alert" : null;
     if (this.at.bar.getAttribute("role") !== role) {
       if (role) this.at.bar.setAttribute("role", role);
       else this.at.bar.removeAttribute("role");
@@ -236,16 +249,19 @@ export class Bed {
     set(this.at.text, top ? top.text : was ? `was ${was.text}  ${clockText(was.began)}-${clockText(was.ended)}` : "");
     set(this.at.more, list.length > 1 ? `+${list.length - 1}` : "");
     // how long an alarm runs is not known once its vital is silent
-    set(this.at.since, top ? top.unknown || top.since : "");
-    mark(this.at.since, "unknown", top && top.unknown ? "yes" : null);
+    set(this.at.since, top ? top.words || top.since : "");
+    mark(this.at.since, "words", top && top.words ? "yes" : null);
     const cellOf = { heart_rate: "hr", pulse_rate: "hr", spo2: "spo2", resp_rate: "rr", temperature: "temp" };
     const fills = {};
     for (const item of list) {
       if (!item.vital || !["high", "medium", "low"].includes(item.fill)) continue;
       const cell = cellOf[item.vital] || (/^(nibp|abp)_/.test(item.vital) ? "bp" : null);
-      if (cell && !fills[cell]) fills[cell] = item.fill;
+      if (cell && !fills[cell]) fills[cell] = item;
     }
-    for (const [name, cell] of Object.entries(this.cells)) mark(cell.node, "fill", fills[name] ?? null);
+    for (const [name, cell] of Object.entries(this.cells)) {
+      mark(cell.node, "fill", fills[name]?.fill ?? null);
+      mark(cell.node, "quiet", fills[name]?.quiet ? "yes" : null);
+    }
   }
 
   #draw(t, station) {

@@ -118,18 +118,20 @@ function render() {
 
 function count(t, isLive) {
   const by = { high: 0, medium: 0, low: 0 };
-  let kind = null;
+  let kind = null, quiet = 0;
   const ringing = new Set(), off = [];
   for (const bed of beds.values()) {
     for (const item of bed.alarming || []) {
+      if (item.quiet) { quiet += 1; continue; }
       by[item.fill] += 1;
       if (item.fill !== "low") ringing.add(`${bed.tile.key}/${item.id}/${item.fill}`);
     }
-    if (bed.top && !bed.visible && bed.top.fill !== "low") off.push(bed);
+    if (bed.top && !bed.top.quiet && !bed.visible && bed.top.fill !== "low") off.push(bed);
   }
   for (const each of ["low", "medium", "high"]) if (by[each]) kind = each;
   if (!isLive && kind !== "high") kind = "notlive";
   const some = Object.keys(by).filter((each) => by[each]).map((each) => `${by[each]} ${each}`);
+  if (quiet) some.push(`${quiet} quiet`);
   const text = `${beds.size} ${beds.size === 1 ? "bed" : "beds"} · ${some.length ? `alarms: ${some.join(", ")}` : "no alarms"}`;
   if ($("counts").textContent !== text) $("counts").textContent = text;
   document.title = (by.high + by.medium ? `(${by.high + by.medium}) ` : "") + (isLive ? "Ward station" : "NOT LIVE - Ward station");

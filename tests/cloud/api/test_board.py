@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import msgspec
+import pytest
+
 from cloud.api.board import ABSENT_MS, Board, Tile, initials, short_name
 from cloud.api.store import Seen
 from cloud.project.layout import Latest
-from cloud.records import AlertEvent, Identity, LiveUpdate
+from cloud.records import GATEWAY, LIMIT, AlertEvent, Identity, LiveUpdate
 from vitals.reading import Patient
 
 NOW = 1_790_000_000_000
@@ -102,6 +105,76 @@ def test_an_alarm_stands_until_it_ends_and_then_as_a_silent_line(make: Any) -> N
     [alarm] = tile(board, 3000.0, NOW + 3000).alarms
     assert (alarm.state, alarm.for_ms) == ("ended", 7000)
     assert tile(board, 0.0, NOW + 3_600_000).alarms == []
+
+
+def test_of_an_episodes_steps_the_highest_number_stands_whatever_their_times(make: Any) -> None:
+    board = Board()
+    board.apply(LiveUpdate(ADA, [make("spo2", 84)]), NOW, 0.0)
+    steps = [
+        alert("ended", 9000, ended_ms=NOW + 9000),  # of a version that did not number
+        alert("active", 0, number=1),
+        alert("active", 60_000, number=2, acknowledged_ms=NOW + 60_000, acknowledged_by="lee.k"),
+        alert("active", 5_000, number=3, level=1),  # told in event time, which lies before
+        alert("latched", 5_000, number=4),
+    ]
+    for step in (steps[1], steps[0], *steps[2:], *steps):
+        board.apply(LiveUpdate(ADA, alert=step), NOW, 0.0)
+    [alarm] = tile(board, 0.0).alarms
+    assert (alarm.state, alarm.ended, alarm.acknowledged) == ("latched", None, None)
+    for order in (steps, steps[::-1]):
+        loaded = Board()
+        loaded.load([Seen(ADA, who(ADA, "4"), [Latest(DEVICE, make("spo2", 84))], order)], NOW, 0.0)
+        assert tile(loaded, 0.0).alarms == [alarm]
+
+
+def test_a_latched_alarm_stays_until_somebody_has_answered_it(make: Any) -> None:
+    board = Board()
+    board.apply(LiveUpdate(ADA, [make("spo2", 97)]), NOW, 0.0)
+    board.apply(LiveUpdate(ADA, alert=alert("latched", 1000, number=2)), NOW, 0.0)
+    later = NOW + 3 * 3_600_000
+    [alarm] = tile(board, 0.0, later).alarms
+    assert (alarm.state, alarm.for_ms) == ("latched", 3 * 3_600_000 + 5000)
+    ended = alert("ended", 2000, number=4, ended_ms=later)
+    board.apply(LiveUpdate(ADA, alert=ended), later, 0.0)
+    assert [a.state for a in tile(board, 0.0, later).alarms] == ["ended"]
+
+
+def test_the_page_is_told_why_an_alarm_does_not_ring(make: Any) -> None:
+    board = Board()
+    board.apply(LiveUpdate(ADA, [make("spo2", 84)]), NOW, 0.0)
+    told = alert(
+        "active",
+        number=7,
+        acknowledged_ms=NOW - 1,
+        acknowledged_by="lee.k",
+        shelved_until_ms=NOW + 1000,
+        suppressed_by="other",
+        level=2,
+        standing=True,
+    )
+    board.apply(LiveUpdate(ADA, alert=told), NOW, 0.0)
+    [alarm] = tile(board, 0.0, NOW + 999).alarms
+    assert (alarm.acknowledged, alarm.by, alarm.shelved) == (NOW - 1, "lee.k", NOW + 1000)
+    assert (alarm.suppressed, alarm.level, alarm.standing) == (True, 2, True)
+    [alarm] = tile(board, 0.0, NOW + 1000).alarms
+    assert alarm.shelved is None, "over, though nobody said so"
+    board.apply(LiveUpdate(ADA, alert=alert("active", number=8)), NOW, 0.0)
+    [alarm] = tile(board, 0.0, NOW).alarms
+    assert (alarm.acknowledged, alarm.by, alarm.shelved, alarm.suppressed) == (
+        None,
+        "",
+        None,
+        False,
+    )
+
+
+@pytest.mark.parametrize("kind", [GATEWAY, LIMIT])
+def test_what_is_no_alarm_of_a_bed_is_no_line_of_it(make: Any, kind: str) -> None:
+    board = Board()
+    board.apply(LiveUpdate(ADA, [make("spo2", 84)]), NOW, 0.0)
+    other = msgspec.structs.replace(alert("ended", number=1, ended_ms=NOW), kind=kind)
+    board.apply(LiveUpdate(ADA, alert=other), NOW, 0.0)
+    assert tile(board, 0.0).alarms == []
 
 
 def test_a_retrospective_finding_rings_nothing(make: Any) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from cloud.records import AlertEvent
@@ -438,6 +439,29 @@ def test_alert_episodes_are_detected_issues(ward: Any, make: Any, names: Any) ->
     icu = {"Authorization": f"Bearer {ward.token(wards=('ICU',))}"}
     assert outcome(ward.get("/fhir/DetectedIssue/ep-9", headers=icu)) == (404, "not-found")
     assert ids(ward.get("/fhir/DetectedIssue?_id=ep-1,ep-9", headers=icu)) == ["ep-1"]
+
+
+def test_an_issue_is_served_at_its_highest_step_and_names_no_user(
+    ward: Any, make: Any, names: Any
+) -> None:
+    filled(ward, make, names)
+    one = event(names[0], 1)
+    acknowledged = msgspec.structs.replace(
+        one, number=2, at_ms=NOW + 60_000, acknowledged_ms=NOW + 60_000, acknowledged_by="lee.k",
+        who="lee.k", why="with the patient",
+    )  # fmt: skip
+    latched = msgspec.structs.replace(one, number=3, state="latched", at_ms=NOW + 2_000)
+    for step in (latched, acknowledged, one):
+        ward.write(ward.alert(step))
+    issue = ward.get("/fhir/DetectedIssue/ep-1").json()
+    assert issue["status"] == "preliminary"
+    assert [tag["code"] for tag in issue["meta"]["tag"]] == ["latched"]
+    assert "mitigation" not in issue
+    ward.write(ward.alert(msgspec.structs.replace(acknowledged, number=4)))
+    answer = ward.get("/fhir/DetectedIssue/ep-1")
+    assert answer.json()["mitigation"][0]["action"]["text"] == "acknowledged"
+    assert "lee" not in answer.text
+    assert "with the patient" not in answer.text
 
 
 def test_durations_are_measured_by_route_and_never_by_path(

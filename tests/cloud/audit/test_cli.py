@@ -54,7 +54,7 @@ def audit(
             now[0] += seconds
 
         monkeypatch.setattr("healthsync.runtime.config.load", lambda _path, _kind: None)
-        monkeypatch.setattr(cli, "_gatherer", lambda _settings, _stack: gather)
+        monkeypatch.setattr(cli, "_gatherer", lambda _settings, _since_ms, _stack: gather)
         monkeypatch.setattr("time.monotonic", lambda: now[0])
         monkeypatch.setattr("time.sleep", sleep)
         parser = argparse.ArgumentParser()

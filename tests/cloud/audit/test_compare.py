@@ -471,3 +471,14 @@ def test_the_table_says_it_in_one_line_an_epoch_and_a_last_line(case: Case) -> N
     cells = "ward-3 eeeeeeee 0 0 30 0 0 30 0 30 0 30 0 10 0 0 0 waiting"
     assert " ".join(text[1].split()) == cells
     assert text[-1] == "waiting: 1 epochs, 10 readings archived"
+
+
+def test_records_that_detect_set_aside_are_counted_and_somebody_must_look() -> None:
+    case = Case()
+    agreed = compare(case.evidence())
+    assert (agreed.verdict, agreed.poison) == ("agrees", {})
+    said = compare(case.evidence()._replace(poison={"malformed": 2, "subject": 1}))
+    assert (said.verdict, said.poison) == ("differs", {"malformed": 2, "subject": 1})
+    assert said.findings == ["detect set 3 records aside in poison (2 malformed, 1 subject)"]
+    assert said.lines == agreed.lines
+    assert said.findings[0] in as_text(said).splitlines()

@@ -15,9 +15,17 @@ from cloud.audit.errors import Unreachable
 from cloud.audit.evidence import EpochName, Spooled
 from cloud.audit.others import find_in_spool, project_lag, read_archive, read_spool
 from cloud.audit.since import FrameName
-from cloud.audit.topics import Dedupe, DetectReader, QuarantineReader, SamplesReader, dedupe_of
+from cloud.audit.topics import (
+    Dedupe,
+    DetectReader,
+    PoisonReader,
+    QuarantineReader,
+    SamplesReader,
+    dedupe_of,
+)
 from cloud.audit.trace import InSpool
 from cloud.settings import Kafka
+from tests.cloud.detect.turns import Log
 from tests.edge.spooling import NOW as SPOOL_NOW
 from tests.edge.spooling import ack, opened, put, sealed, sealing, tell
 from vitals.columns import Source, pack
@@ -216,6 +224,37 @@ def test_detect_is_read_from_the_latest_value_of_each_dedupe_key(topic: list[Mes
     assert 0 in held.parts[2].seen  # below the floor
     topic += [Message(f"3/dedupe/ward-3/{E1}", None)]
     assert reader.read()[NAME].readings == 9
+
+
+def test_what_else_detect_keeps_is_passed_over(topic: list[Message]) -> None:
+    written = [(key.decode(), value) for key, value in Log(3).state]
+    assert {key.split("/")[1] for key, _ in written} == {"turn", "chunk", "marks"}
+    reader = DetectReader(KAFKA)
+    key = f"3/dedupe/ward-3/{E1}"
+    topic += [Message(key, msgspec.msgpack.encode(Dedupe(0, [(0, 1)], 7, 2)), 3)]
+    topic += [Message(key, value, 3) for key, value in written]
+    assert reader.read()[NAME].readings == 7
+    topic += [Message(key, None, 3) for key, _ in written]
+    assert list(reader.read()) == [NAME]
+
+
+def test_poison_is_counted_by_its_reason_and_never_repeats_another_word(
+    topic: list[Message],
+) -> None:
+    reader = PoisonReader(KAFKA)
+    keys = ("1/40/malformed", "1/41/malformed", "2/9/subject", "M000123 Ada", "", "1/2/Ada Ng")
+    topic += [Message(key, b"?") for key in keys]
+    assert reader.read() == {"malformed": 2, "subject": 1, "unknown": 3}
+    topic += [Message("1/42/range", b"?")]
+    assert reader.read() == {"malformed": 2, "range": 1, "subject": 1, "unknown": 3}
+
+
+@pytest.mark.parametrize(("since_ms", "count"), [(NOW, 1), (NOW + 1, 0)])
+def test_poison_from_before_a_time_is_left_out(
+    topic: list[Message], since_ms: int, count: int
+) -> None:
+    topic += [Message("1/40/malformed", b"?")]
+    assert sum(PoisonReader(KAFKA, since_ms).read().values()) == count
 
 
 def test_detects_state_of_an_unknown_shape_is_said() -> None:

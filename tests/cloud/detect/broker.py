@@ -43,6 +43,13 @@ class Broker:
         self.port, self._controller = ports.free(2)
         self.bootstrap = f"127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """Of the running node; raises RuntimeError when there is none."""
+        if self._process is None:
+            raise RuntimeError("the broker is not started")
+        return self._process.pid
+
     def start(self) -> None:
         if not any(JARS.glob("kafka_*.jar")):
             raise FileNotFoundError(
@@ -84,7 +91,10 @@ class Broker:
             NewTopic(
                 t.name,
                 num_partitions=t.partitions,
-                config={"cleanup.policy": "compact" if t.compact else "delete"},
+                config={
+                    "cleanup.policy": "compact" if t.compact else "delete",
+                    "max.message.bytes": str(topics.MESSAGE_BYTES_MAX),
+                },
             )
             for t in topics.ALL
         ]

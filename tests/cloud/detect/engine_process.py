@@ -1,17 +1,21 @@
-"""An engine in a process of its own, to be killed: ``engine_process.py BOOTSTRAP IDENTITY``."""
+"""An engine in a process of its own, to be killed.
+
+``engine_process.py BOOTSTRAP IDENTITY NOW_MS``: its clock stands still at NOW_MS, so that what it
+tells does not hang on when it was killed.
+"""
 
 import sys
 
-from cloud.detect.detectors import ready
 from cloud.detect.engine import Engine
 from cloud.detect.main import serve
-from cloud.detect.policy import DEFAULT
+from cloud.policy.default import DEFAULT
+from cloud.policy.seal import publish
 from healthsync.runtime.clock import now_ms
 from healthsync.runtime.log import Log
 from healthsync.runtime.stop import Stop
 
 if __name__ == "__main__":
-    bootstrap, identity = sys.argv[1:]
+    bootstrap, identity, stands_ms = sys.argv[1:]
     log = Log("detect", now_ms)
     stop = Stop()
     base: dict[str, str | int | bool] = {
@@ -20,4 +24,5 @@ if __name__ == "__main__":
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 500,
     }
-    sys.exit(serve(Engine(base, identity, ready(DEFAULT), log), stop, log))
+    text = publish(DEFAULT).text
+    sys.exit(serve(Engine(base, identity, text, log, lambda: int(stands_ms)), stop, log))

@@ -58,8 +58,18 @@ def test_the_clients_have_the_settings_that_exactly_once_hangs_on() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clients, "Consumer", consumer)
         patch.setattr(clients, "Producer", producer)
+        commands = clients.commands({}, "detect-0")
+        asked["commands"] = asked.pop("consumer")
         clients.consumer({}, "detect-0", BrokerWatch())
         clients.producer({}, "detect-0")
+    assert commands is None
+    # how far commands were read stands in memory: the group is told nothing of it
+    assert asked["commands"]["enable.auto.commit"] is False
+    assert asked["commands"]["enable.auto.offset.store"] is False
+    assert asked["commands"]["isolation.level"] == "read_committed"
+    assert asked["commands"]["auto.offset.reset"] == "earliest"
+    assert asked["commands"]["enable.partition.eof"] is False
+    assert "group.instance.id" not in asked["commands"]
     assert asked["consumer"]["isolation.level"] == "read_committed"
     assert asked["consumer"]["enable.auto.commit"] is False
     assert asked["producer"]["transactional.id"] == "detect-0"

@@ -5,23 +5,15 @@ from typing import Any
 
 import pytest
 from fhir.resources.R4B.observation import Observation
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud.fhir import observations
 from cloud.fhir.ids import parse_observation_id
-from vitals.codes import BY_NAME, SITE_LOINC, VITALS, Consciousness, Site, Status
+from tests.cloud.fhir.rows import AT, DEVICE, SUBJECT, reading, readings
+from vitals.codes import SITE_LOINC, VITALS, Consciousness, Site, Status
 from vitals.columns import Source, pack
 from vitals.reading import Reading
-
-SUBJECT, DEVICE = "0123456789abcdef" * 2, "f" * 32
-AT = 1_795_428_000_000
-
-
-def reading(
-    vital: str, value: float | None, status: int = 0, site: int = 0, channel: int = 0, at: int = AT
-) -> Reading:
-    return Reading(BY_NAME[vital].index, value, at, at, status, site, channel)
 
 
 def built(*readings: Reading) -> list[dict[str, Any]]:
@@ -186,19 +178,7 @@ def test_what_is_no_pseudonym_is_refused(subject: str, device: str) -> None:
         observations.of_rows(subject, device, [reading("spo2", 97)])
 
 
-@st.composite
-def readings(draw: st.DrawFn) -> Reading:
-    vital = draw(st.sampled_from(VITALS))
-    status = draw(st.sampled_from(Status))
-    absent = status in {Status.MISSING, Status.IMPLAUSIBLE}
-    scale = 10**vital.decimals
-    number = draw(st.integers(int(vital.low * scale) + 1, int(vital.high * scale))) / scale
-    site = draw(st.sampled_from(Site)) if vital.name == "temperature" else Site.NONE
-    at = AT + draw(st.integers(0, 3))
-    channel = draw(st.integers(0, 2))
-    return Reading(vital.index, None if absent else number, at, at, status, site, channel)
-
-
+@settings(deadline=None)
 @given(st.lists(readings(), max_size=12))
 def test_every_reading_is_found_in_valid_observations_with_distinct_ids(
     rows: list[Reading],

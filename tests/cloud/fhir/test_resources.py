@@ -8,6 +8,7 @@ from fhir.resources.R4B.bundle import Bundle
 from fhir.resources.R4B.capabilitystatement import CapabilityStatement
 from fhir.resources.R4B.detectedissue import DetectedIssue
 from fhir.resources.R4B.device import Device
+from fhir.resources.R4B.observation import Observation
 from fhir.resources.R4B.operationoutcome import OperationOutcome
 from fhir.resources.R4B.patient import Patient as FhirPatient
 
@@ -77,6 +78,121 @@ def test_a_retrospective_finding_is_tagged() -> None:
     body = json.loads(resources.detected_issue(alert(retrospective=True)))
     assert body["meta"]["tag"][0]["code"] == "retrospective"
     assert "meta" not in json.loads(resources.detected_issue(alert()))
+
+
+def test_a_latched_episode_waits_for_somebody_and_is_not_final() -> None:
+    body = json.loads(resources.detected_issue(alert(state="latched", ended_ms=AT + 20_000)))
+    DetectedIssue.model_validate(body)
+    assert body["status"] == "preliminary"
+    assert [tag["code"] for tag in body["meta"]["tag"]] == ["latched"]
+
+
+def test_what_was_done_is_said_without_who_and_why() -> None:
+    made = resources.detected_issue(
+        alert(
+            acknowledged_ms=AT + 15_000, acknowledged_by="nurse-7", who="nurse-8",
+            why="Ada is eating", shelved_until_ms=AT + 600_000,
+        )
+    )  # fmt: skip
+    body = json.loads(made)
+    DetectedIssue.model_validate(body)
+    assert [(done["action"]["text"], done.get("date")) for done in body["mitigation"]] == [
+        ("acknowledged", "2026-11-23T10:00:15.000Z"),
+        ("shelved until 2026-11-23T10:10:00.000Z", None),
+    ]
+    for secret in (b"nurse-7", b"nurse-8", b"Ada"):
+        assert secret not in made
+    assert "mitigation" not in json.loads(resources.detected_issue(alert()))
+
+
+def test_doubts_standing_and_suppression_are_tags() -> None:
+    body = json.loads(
+        resources.detected_issue(
+            alert(quality=["flat_line", "motion"], standing=True, suppressed_by="cd" * 16)
+        )
+    )
+    DetectedIssue.model_validate(body)
+    assert [(tag["system"], tag["code"]) for tag in body["meta"]["tag"]] == [
+        ("urn:healthsync:tag", "standing"),
+        ("urn:healthsync:tag", "suppressed"),
+        ("urn:healthsync:quality", "flat_line"),
+        ("urn:healthsync:quality", "motion"),
+    ]
+
+
+def test_an_alert_leaves_in_a_bundle_and_a_gateways_does_not() -> None:
+    made = resources.issue_bundle(alert())
+    assert made is not None
+    Bundle.model_validate_json(made)
+    (entry,) = json.loads(made)["entry"]
+    assert entry["request"] == {"method": "PUT", "url": f"DetectedIssue/{'ab' * 16}"}
+    assert entry["resource"] == json.loads(resources.detected_issue(alert()))
+    gateways = alert(kind="gateway", subject="edge-1", vital="")
+    assert resources.issue_bundle(gateways) is None
+    body = json.loads(resources.detected_issue(gateways))
+    assert "patient" not in body
+    assert body["code"]["text"] == "gateway"
+
+
+SUB_SCORES = {
+    "resp_rate": 0, "spo2": 1, "oxygen": 0, "systolic": 0, "pulse": 1, "consciousness": 0,
+    "temperature": 1,
+}  # fmt: skip
+
+
+def test_a_score_says_its_total_its_parts_and_what_it_rests_on() -> None:
+    rests = [f"{SUBJECT}.spo2.mwt3h340"]
+    made = resources.score(SUBJECT, AT, "news2", 3, (3, 3), SUB_SCORES, evidence=rests)
+    body = json.loads(made)
+    Observation.model_validate(body)
+    assert body["id"] == f"{SUBJECT}.news2.mwt3h340"
+    assert body["valueInteger"] == 3
+    assert [c["code"] for c in body["code"]["coding"]] == ["news2", "1104051000000101"]
+    said = {c["code"]["coding"][0]["code"]: c["valueInteger"] for c in body["component"]}
+    assert said == {f"news2.{name}": points for name, points in SUB_SCORES.items()}
+    assert body["derivedFrom"] == [{"reference": f"Observation/{rests[0]}"}]
+    assert not {"dataAbsentReason", "note"} & body.keys()
+
+
+def test_an_incomplete_score_has_no_value_and_says_its_bounds() -> None:
+    known = {name: n for name, n in SUB_SCORES.items() if name != "temperature"}
+    missing = [("temperature", "stale")]
+    body = json.loads(resources.score(SUBJECT, AT, "news2", None, (2, 5), known, missing))
+    Observation.model_validate(body)
+    assert not [key for key in body if key.startswith("value")]
+    assert body["dataAbsentReason"]["text"] == "incomplete"
+    assert body["note"] == [{"text": "between 2 and 5; missing: temperature stale"}]
+    temperature = body["component"][-1]
+    assert temperature["code"]["coding"][0]["code"] == "news2.temperature"
+    assert temperature["dataAbsentReason"]["text"] == "stale"
+    assert "valueInteger" not in temperature
+
+
+def test_a_total_of_nothing_is_a_value() -> None:
+    body = json.loads(resources.score(SUBJECT, AT, "qsofa", 0, (0, 0), {"resp_rate": 0}))
+    assert body["valueInteger"] == body["component"][0]["valueInteger"] == 0
+
+
+def test_a_ratio_is_a_quantity() -> None:
+    body = json.loads(resources.score(SUBJECT, AT, "shock", 0.93, None, {}))
+    Observation.model_validate(body)
+    assert (body["valueQuantity"]["value"], body["valueQuantity"]["code"]) == (0.93, "1")
+    assert "component" not in body
+
+
+def test_spo2_on_scale_2_does_not_carry_the_code_of_scale_1() -> None:
+    made = resources.score(SUBJECT, AT, "news2", 1, (1, 1), {"spo2": 1}, spo2_scale=2)
+    (component,) = json.loads(made)["component"]
+    assert component["code"] == {
+        "coding": [{"system": "urn:healthsync:score", "code": "news2.spo2-scale-2"}],
+        "text": "spo2, scale 2",
+    }
+
+
+@pytest.mark.parametrize(("subject", "name"), [(SUBJECT, "mews"), ("M000123", "news2")])
+def test_a_score_that_cannot_be_named_is_refused(subject: str, name: str) -> None:
+    with pytest.raises(ValueError):
+        resources.score(subject, AT, name, 0, (0, 0), {})
 
 
 def test_a_searchset_joins_bodies_and_links() -> None:

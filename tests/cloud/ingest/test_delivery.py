@@ -8,6 +8,7 @@ import trio
 from confluent_kafka import KafkaError, KafkaException
 
 from cloud.brokers import LOOKS
+from cloud.ingest import delivery as delivery_
 from cloud.ingest.delivery import CROWDED_BYTES, Delivery, Parcel, producer_config
 from cloud.ingest.unpack import Batch, Record
 from cloud.settings import Kafka
@@ -268,5 +269,62 @@ def test_a_client_that_calls_no_broker_any_more_is_fatal() -> None:
             await trio.sleep(0.0 if bench.fatal else 0.01)
         assert bench.fatal
         assert "kafka-deserted" in bench.log.getvalue()
+
+    with_bench(test)
+
+
+def records(*values: bytes) -> list[Record]:
+    return [Record("commands", at, b"k", value, []) for at, value in enumerate(values)]
+
+
+async def outcomes(arrived: list[bool], count: int) -> list[bool]:
+    with trio.fail_after(5):
+        while len(arrived) < count:  # noqa: ASYNC110 - a plain callback fills it
+            await trio.sleep(0.005)
+    return arrived
+
+
+def test_what_is_offered_is_told_once_whether_all_of_it_arrived() -> None:
+    async def test(bench: Bench) -> None:
+        arrived: list[bool] = []
+        for values in ((b"a", b"b"), (b"a", b"lost"), (b"too large", b"b")):
+            bench.delivery.offer(records(*values), arrived.append)
+            await outcomes(arrived, len(arrived) + 1)
+        await trio.sleep(0.05)
+        assert arrived == [True, False, False]
+        assert bench.delivery.in_flight_bytes == 0
+
+    with_bench(test)
+
+
+def test_an_offer_never_waits_for_a_full_queue_and_no_frame_waits_for_it() -> None:
+    async def test(bench: Bench) -> None:
+        bench.producer.hold, bench.producer.room = True, 1
+        arrived: list[bool] = []
+        bench.delivery.offer(records(b"a", b"b"), arrived.append)
+        assert len(bench.producer.produced) == 1
+        bench.producer.hold = False
+        assert await outcomes(arrived, 1) == [False]
+        await bench.send(b"frame")
+        assert not (await bench.next_done()).failed
+
+    with_bench(test)
+
+
+def test_offers_on_their_way_are_bounded_and_their_places_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(delivery_, "OFFERED_MAX", 2)
+
+    async def test(bench: Bench) -> None:
+        bench.producer.hold = True
+        arrived: list[bool] = []
+        for _ in range(3):
+            bench.delivery.offer(records(b"a"), arrived.append)
+        assert (len(bench.producer.produced), arrived) == (2, [False])
+        bench.producer.hold = False
+        await outcomes(arrived, 3)
+        bench.delivery.offer(records(b"a"), arrived.append)
+        assert await outcomes(arrived, 4) == [False, True, True, True]
 
     with_bench(test)

@@ -1,17 +1,22 @@
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from io import StringIO
 from typing import TypeVar
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
+from cloud.ingest import metrics
 from cloud.ingest.delivery import Parcel
 from cloud.ingest.gateway import SILENCE_S_MAX, Gateway
+from cloud.ingest.presence import FRESH_S, PRESENCE_S
 from cloud.ingest.session import IngestSession
-from cloud.ingest.unpack import Batch, Unpacker
+from cloud.ingest.unpack import Batch, Record, Unpacker
+from cloud.policy.default import DEFAULT
+from cloud.records import Instruction, Presence
 from healthsync.runtime.log import Log
 from tests.cloud.ingest.frames import NOW, Edge, Keys
 from vitals import session
@@ -43,6 +48,9 @@ class Wire:
         for message in messages:
             await self._to_cloud.send(session.encode(message))
 
+    async def cut(self) -> None:
+        await self._to_cloud.aclose()
+
     async def hear(self) -> session.CloudMessage:
         return _known(await self._at_edge.receive())
 
@@ -62,11 +70,29 @@ class Sink:
         self.parcels: deque[Parcel] = deque()
         self.full = False
         self.room = trio.Event()
+        self.offered: list[tuple[float, Presence, Callable[[bool], None]]] = []
+        """When, what was said to all partitions alike, and whom to tell of its arrival."""
+        self.away = False
 
     async def send(self, batch: Batch, done: Callable[[Parcel], None]) -> None:
         if self.full:
             await self.room.wait()
         self.parcels.append(Parcel(batch, done, lambda _parcel: None, 0.0))
+
+    def offer(self, records: Sequence[Record], done: Callable[[bool], None]) -> None:
+        assert [(one.topic, one.partition) for one in records] == [
+            ("commands", partition) for partition in range(8)
+        ]
+        ((key, value),) = {(one.key, one.value) for one in records}
+        said = msgspec.json.decode(value, type=Instruction)
+        assert isinstance(said, Presence)
+        assert key == said.edge.encode()
+        self.offered.append((trio.current_time(), said, done))
+        if not self.away:
+            done(True)
+
+    def said(self) -> list[bool]:
+        return [said.connected for _, said, _ in self.offered]
 
     def deliver(self, count: int = 1) -> None:
         for _ in range(count):
@@ -310,3 +336,106 @@ def test_a_session_can_be_ended_with_a_reason(bench: Bench) -> None:
             assert close == session.Close("superseded", "a newer session of this gateway")
 
     run(test)
+
+
+def dropped() -> float:
+    (family,) = metrics.PRESENCE_DROPPED.collect()
+    return next(one.value for one in family.samples if one.name.endswith("_total"))
+
+
+async def beat(bench: Bench, seconds: float) -> None:
+    """Let time go by as a gateway does that is well."""
+    for _ in range(round(seconds / 2)):
+        await bench.wire.say(session.Ping(1))
+        await trio.sleep(2)
+        bench.wire.hear_now()
+
+
+def test_a_session_is_vouched_for_at_its_welcome_and_while_it_is_heard(bench: Bench) -> None:
+    async def test() -> None:
+        async with bench.running():
+            await beat(bench, 4 * PRESENCE_S - 2)
+            times = [at for at, _, _ in bench.sink.offered]
+            assert bench.sink.said() == [True] * 4
+            assert times[0] < 0.1
+            assert [round(at - times[0]) for at in times] == [0, 10, 20, 30]
+            assert bench.sink.offered[0][1] == Presence("ward-3", True, NOW)
+        assert bench.sink.said() == [True] * 4 + [False]
+
+    run(test)
+
+
+def test_a_gateway_that_is_not_heard_is_not_vouched_for_until_it_is_again(bench: Bench) -> None:
+    async def test() -> None:
+        async with bench.running():
+            await trio.sleep(FRESH_S + 3 * PRESENCE_S)
+            assert bench.sink.said() == [True]
+            await beat(bench, PRESENCE_S)
+            assert bench.sink.said() == [True, True]
+
+    run(test)
+
+
+def test_a_session_that_was_never_welcomed_is_not_told(bench: Bench) -> None:
+    async def test() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bench.gateway.serve)
+            await trio.sleep(PRESENCE_S)
+            await bench.wire.say(session.Hello(1, "ward-4", "", []))
+            assert isinstance(await bench.wire.hear(), session.Close)
+        assert bench.sink.said() == []
+
+    run(test)
+
+
+@pytest.mark.parametrize(("reason", "said"), [("revoked", [True, False]), ("superseded", [True])])
+def test_the_end_is_told_but_for_a_session_that_lives_on_in_a_newer_one(
+    bench: Bench, reason: str, said: list[bool]
+) -> None:
+    async def test() -> None:
+        async with bench.running():
+            await bench.settle()
+            bench.gateway.end(reason, "")
+            await bench.settle()
+            assert bench.sink.said() == said
+
+    run(test)
+
+
+def test_a_connection_that_breaks_ends_as_told(bench: Bench) -> None:
+    async def test() -> None:
+        with pytest.RaisesGroup(trio.EndOfChannel, flatten_subgroups=True):
+            async with bench.running():
+                await bench.settle()
+                await bench.wire.cut()
+                await trio.sleep(1)
+        assert bench.sink.said() == [True, False]
+
+    run(test)
+
+
+def test_while_kafka_is_away_one_round_waits_and_the_others_are_dropped(bench: Bench) -> None:
+    async def test() -> None:
+        before = dropped()
+        bench.sink.away = True
+        async with bench.running():
+            await beat(bench, 6 * PRESENCE_S - 2)
+            assert bench.sink.said() == [True]
+            assert dropped() - before == 5
+            bench.sink.away = False
+            bench.sink.offered[0][2](False)
+            assert dropped() - before == 6
+            await beat(bench, 2 * PRESENCE_S)
+            assert bench.sink.said() == [True] * 3
+            assert dropped() - before == 6
+            await bench.wire.say(session.Data(bench.edge.simple(0), 0))
+            await bench.settle()
+            bench.sink.deliver()
+            assert await bench.settle() == [session.Ack(bench.edge.epoch, [(0, 0)])]
+
+    run(test)
+
+
+def test_one_lost_presence_is_not_an_absence() -> None:
+    assert DEFAULT.silence.gateway_s > 2 * PRESENCE_S
+    assert FRESH_S >= 2 * 2, "two heartbeats may be late"

@@ -1,12 +1,13 @@
 """The real listener on loopback: TLS, certificates, headers, one frame through."""
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 import trio_websocket
@@ -16,7 +17,8 @@ from cloud.ingest.config import Listen
 from cloud.ingest.delivery import Parcel
 from cloud.ingest.revoked import Revoked
 from cloud.ingest.server import Certificate, Server, certificate, common_name, edge_name
-from cloud.ingest.unpack import Batch, Unpacker
+from cloud.ingest.unpack import Batch, Record, Unpacker
+from cloud.records import Instruction, Presence
 from healthsync.runtime.log import Log
 from tests.cloud.ingest.frames import NOW, Edge, Keys
 from tests.cloud.revocation.rig import Gateways
@@ -33,10 +35,15 @@ class Sink:
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []
+        self.offered: list[Record] = []
 
     async def send(self, batch: Batch, done: Callable[[Parcel], None]) -> None:
         self.batches.append(batch)
         done(Parcel(batch, done, lambda _parcel: None, 0.0))
+
+    def offer(self, records: Sequence[Record], done: Callable[[bool], None]) -> None:
+        self.offered += records
+        done(True)
 
 
 class Bench:
@@ -117,6 +124,53 @@ def test_a_frame_goes_through_tls_and_websocket_and_is_acknowledged(
 
     bench.run(test)
     assert [batch.seq for batch in bench.sink.batches] == [0]
+
+
+def presences(bench: Bench) -> list[tuple[int, Presence]]:
+    """Return (partition, presence) of what was offered, in order."""
+    found = []
+    for record in bench.sink.offered:
+        said = msgspec.json.decode(record.value, type=Instruction)
+        assert isinstance(said, Presence)
+        assert (record.topic, record.key) == ("commands", said.edge.encode())
+        found.append((record.partition, said))
+    return found
+
+
+def test_a_session_is_told_to_every_partition_from_its_welcome_to_its_end(
+    bench: Bench, edge: Edge
+) -> None:
+    async def test() -> None:
+        async with bench.gateway() as websocket:
+            await trio.sleep(0.1)
+            assert presences(bench) == [], "nobody knows yet who this is"
+            await greet(websocket, edge)
+            began = [(partition, Presence("ward-3", True, NOW)) for partition in range(8)]
+            assert presences(bench) == began
+            async with bench.gateway(edge="ward-4"):
+                pass  # leaves before it said hello
+        with trio.fail_after(5):
+            while len(bench.sink.offered) < 16:  # noqa: ASYNC110 - the server sets no event
+                await trio.sleep(0.01)
+        ended = [(partition, Presence("ward-3", False, NOW)) for partition in range(8)]
+        assert presences(bench) == began + ended
+
+    bench.run(test)
+
+
+def test_of_two_sessions_of_one_gateway_only_the_last_end_is_told(bench: Bench, edge: Edge) -> None:
+    async def test() -> None:
+        async with bench.gateway() as older:
+            await greet(older, edge)
+            async with bench.gateway() as newer:
+                await greet(newer, edge)
+                heard = session.decode_cloud(await older.get_message())
+                assert isinstance(heard, session.Close)
+                bench.server.stop()
+                await bench.server.over.wait()
+
+    bench.run(test)
+    assert [said.connected for _, said in presences(bench)][::8] == [True, True, False]
 
 
 def test_stopping_says_going_away_and_closes(bench: Bench, edge: Edge) -> None:

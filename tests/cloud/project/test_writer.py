@@ -63,10 +63,17 @@ def identity(name: str, at: int = 0, subject: str = ADA, offset: int = 0) -> Rec
     return Record("identity", 0, offset, subject.encode(), sealed)
 
 
-def alert(state: str, at: int, offset: int = 0, episode: str = "ep-1") -> Record:
+def alert(
+    state: str,
+    at: int,
+    offset: int = 0,
+    episode: str = "ep-1",
+    number: int = 0,
+    kind: str = "threshold",
+) -> Record:
     event = AlertEvent(
-        episode, ADA, "threshold", "spo2", "high", state, "SpO2 84<90", 90, 84, NOW, NOW, NOW + at,
-        "p1",
+        episode, ADA, kind, "spo2", "high", state, "SpO2 84<90", 90, 84, NOW, NOW, NOW + at,
+        "p1", number=number,
     )  # fmt: skip
     return Record("alerts", 0, offset, f"{ADA}/ep-1".encode(), msgspec.json.encode(event))
 
@@ -200,6 +207,50 @@ def test_of_two_steps_at_one_time_the_end_stands(writer: Writer, client: redis.R
         value = client.hget(key, episode) or b""
         plain = VALUES.open(value[layout.HEAD_BYTES :], layout.place(key, episode))
         assert msgspec.json.decode(plain, type=AlertEvent).state == "ended"
+
+
+def test_the_highest_number_of_an_episodes_steps_stands_in_any_order(
+    writer: Writer, client: redis.Redis
+) -> None:
+    """Event time goes back and forth, as detect tells steps of readings and of the clock."""
+    steps = [
+        alert("ended", at=90_000),  # of a version that did not number
+        alert("active", at=9_000, number=1),
+        alert("active", at=80_000, number=2),
+        alert("ended", at=10_000, number=9),
+        alert("latched", at=10_000, number=10),
+    ]
+    key = layout.alert_key(ADA)
+    for seed in range(12):
+        client.flushall()
+        order = steps * (1 + seed % 2)
+        random.Random(seed).shuffle(order)
+        for at in range(0, len(order), 1 + seed % 3):
+            writer.write(batch_of(*order[at : at + 1 + seed % 3]))
+        value = client.hget(key, "ep-1") or b""
+        plain = VALUES.open(value[layout.HEAD_BYTES :], layout.place(key, "ep-1"))
+        found = msgspec.json.decode(plain, type=AlertEvent)
+        assert (found.state, found.number) == ("latched", 10)
+
+
+def test_a_numbered_steps_head_is_exact_in_redis(writer: Writer, client: redis.Redis) -> None:
+    high = 1 << 40
+    writer.write(batch_of(alert("active", at=0, number=high + 1)))
+    writer.write(batch_of(alert("ended", at=0, number=high)))
+    key = layout.alert_key(ADA)
+    value = client.hget(key, "ep-1") or b""
+    assert layout.head_of(value)[:2] == (layout.NUMBERED + high + 1, NOW)
+
+
+@pytest.mark.parametrize("kind", [records.GATEWAY, records.LIMIT])
+def test_what_is_no_alert_of_a_patient_is_passed_over_and_counted_as_read(
+    writer: Writer, client: redis.Redis, kind: str
+) -> None:
+    batch = batch_of(alert("ended", at=0, offset=3, number=1, kind=kind))
+    writer.write(batch)
+    assert client.keys("*") == [b"offsets:project"]
+    assert writer.offsets() == {"alerts/0": 4}
+    assert not batch.refused
 
 
 def test_offsets_stand_beside_the_data_and_point_after_it(

@@ -1,0 +1,1 @@
+"""The alarm policy: a layered file, checked, resolved for a subject, compared and published."""

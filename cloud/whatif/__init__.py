@@ -1,0 +1,1 @@
+"""What another alarm policy would have rung: recorded data through the very detectors of detect."""
