@@ -35,6 +35,8 @@ faults: setup ## Power cuts at every sector, kills, 5,000 idle connections, 20,0
 	  HEALTHSYNC_DELAY_S=0.1 $(PYTHON) -m pytest tests/edge/test_power_cut.py \
 	  tests/edge/test_salvage.py tests/edge/test_salvage_pages.py tests/edge/test_hostile.py
 	HEALTHSYNC_SESSION_EXAMPLES=20000 $(PYTHON) -m pytest tests/session
+	HEALTHSYNC_DETECT_KILLS=200 HEALTHSYNC_HISTORIES=2000 $(PYTHON) -m pytest \
+	  tests/cloud/detect/test_engine_kafka.py tests/cloud/detect/test_partition.py
 	HEALTHSYNC_VALIDATOR_RANDOM=10000 $(PYTHON) -m pytest tests/validator
 	HEALTHSYNC_LINK_KILLS=40 HEALTHSYNC_LINK_CUTS=120 \
 	  $(PYTHON) -m pytest tests/system/test_uplink_faults.py
