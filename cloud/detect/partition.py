@@ -452,14 +452,13 @@ class Partition:
         if edge is None:
             edge = self._edges[name] = _Edge()
         self._changed.add(name)
-        if record.seq in edge.seen:
-            edge.seen.raise_floor(record.floor)
-            edge.again += 1
-            return False
-        edge.seen.add(record.seq)
+        new = edge.seen.add(record.seq)
         edge.seen.raise_floor(record.floor)
-        edge.tally.add(record.seq, len(record.columns))
-        return True
+        if new:
+            edge.tally.add(record.seq, len(record.columns))
+        else:
+            edge.again += 1
+        return new
 
     # -- what is given -------------------------------------------------------------------------
 
@@ -653,11 +652,15 @@ class Partition:
         if times and plain and None not in columns.value:
             values = cast("Sequence[int]", columns.value)
             newest = max(times)
-            if newest < ingested_ms - max(subject.rules.late_ms_max for subject in subjects):
+            rules = subjects[0].rules
+            late_ms, live_ms = rules.late_ms_max, rules.late_ms_min
+            if len(subjects) > 1:
+                late_ms = max([subject.rules.late_ms_max for subject in subjects])
+                live_ms = min([subject.rules.late_ms_min for subject in subjects])
+            if newest < ingested_ms - late_ms:
                 made.late += len(times)
                 self._observe_late(columns, values, times, subjects, ingested_ms, made)
                 return
-            live_ms = min(subject.rules.late_ms_min for subject in subjects)
             if min(times) >= ingested_ms - live_ms and newest <= ingested_ms + FUTURE_MS_MAX:
                 self._observe_live(columns, values, times, subjects, ingested_ms, made)
                 return
@@ -713,12 +716,14 @@ class Partition:
     def _render(self, columns: Columns, subjects: list[Subject], made: Made, told: int) -> None:
         """Make Bundles of a record; ``told``: how many alerts there were before it."""
         if columns.vital:
-            chart = subjects[0].rules.chart
-            if all(one.rules.charting.mode == "every" for one in subjects):
-                own = {
-                    one.name: one.rules.chart for one in subjects if one.rules.chart is not chart
-                }
-                for name, body in chart.bundles(columns, own):
+            rules = subjects[0].rules
+            alike = len(subjects) == 1 or all(one.rules is rules for one in subjects)
+            if alike and rules.charting.mode == "every":
+                for name, body in rules.chart.bundles(columns):
+                    made.fhir.append(Message(name.encode(), body))
+            elif all(one.rules.charting.mode == "every" for one in subjects):
+                own = {one.name: one.rules.chart for one in subjects}
+                for name, body in rules.chart.bundles(columns, own):
                     made.fhir.append(Message(name.encode(), body))
             else:
                 self._chart(columns, subjects, made, told)
