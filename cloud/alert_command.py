@@ -26,6 +26,7 @@ from healthsync.runtime import config as config_
 from healthsync.runtime.clock import now_ms
 from healthsync.runtime.exits import Exit
 from vitals import topics
+from vitals.enrolment import EDGE_NAME
 from vitals.errors import ConfigError
 
 WHY_CHARS_MAX: Final = 200
@@ -47,7 +48,8 @@ def register(parser: argparse.ArgumentParser) -> None:
         command.set_defaults(run=_run, episode="", until=None, rule="", limit=None)
         option = command.add_argument
         option("--config", type=Path, required=True, metavar="FILE", help="operator.toml")
-        option("--subject", required=True, metavar="ID", help="the patient's pseudonym")
+        option("--subject", default="", metavar="ID", help="the patient's pseudonym")
+        option("--gateway", default="", metavar="NAME", help="or a gateway, to answer its alert")
         option("--who", metavar="USER", help="who answers for it; default: the signed-in user")
         option("--why", default="", metavar="TEXT", help="in a few words, and no patient's name")
         return command
@@ -95,10 +97,14 @@ def until_ms(text: str, at_ms: int) -> int:
 def made(options: argparse.Namespace, at_ms: int, ident: str) -> Command:
     """Return the command of a command line; raise ConfigError."""
     subject, episode = options.subject, options.episode
-    if not is_subject(subject):
+    if options.gateway:
+        if subject or options.what == "limit" or not EDGE_NAME.fullmatch(options.gateway):
+            raise ConfigError("--gateway: its name, instead of --subject, and no limit")
+        subject = options.gateway
+    elif not is_subject(subject):
         raise ConfigError(
-            "--subject: a patient's pseudonym, 32 hex digits, as in DetectedIssue.patient; a"
-            " gateway's alert ends by itself when the gateway is back"
+            "--subject: a patient's pseudonym, 32 hex digits, as in DetectedIssue.patient; for"
+            " a gateway's alert, --gateway and its name"
         )
     if options.what == "limit":
         if not _RULE.fullmatch(options.rule):

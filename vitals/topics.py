@@ -1,5 +1,6 @@
 """Kafka topics and their shape, written once (design §6)."""
 
+import hashlib
 from typing import Final, NamedTuple
 
 
@@ -39,6 +40,11 @@ ALL: Final = (
     STATE,
     UNDELIVERED,
 )
+
+
+def home_of(edge: str) -> int:
+    """Return the partition that speaks for a gateway."""
+    return hashlib.sha256(edge.encode()).digest()[0] % SUBJECT_PARTITIONS
 
 
 def partition_of(subject: str) -> int:

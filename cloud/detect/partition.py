@@ -19,7 +19,7 @@ from cloud.detect.alerts import Episodes, answer, due, give, tick
 from cloud.detect.journal import CHUNKS, COMMON, Chunk, Journal, Marks, Rotation, Turn
 from cloud.detect.lifecycle import SKEW_MS, Raised, Returned
 from cloud.detect.rules import Rules, RulesOf
-from cloud.detect.silence import Gateway, gateway_event, home_of
+from cloud.detect.silence import Gateway, gateway_event
 from cloud.detect.subject import LIMIT, Kept, Subject
 from cloud.fhir import resources
 from cloud.fhir.charting import Given, Leaving
@@ -44,7 +44,7 @@ from vitals.interval import IntervalSet
 from vitals.limits import FUTURE_MS_MAX
 from vitals.reading import Reading
 from vitals.tally import Sums, Tally
-from vitals.topics import partition_of
+from vitals.topics import home_of, partition_of
 
 TICK_MS: Final = 1_000
 """How often the clock is looked at: an escalation or a silence is told a second late at most."""

@@ -23,7 +23,6 @@ import msgspec
 
 from cloud.policy.resolve import Effective
 from cloud.records import GATEWAY, AlertEvent
-from vitals.topics import SUBJECT_PARTITIONS
 
 KIND: Final = "silence"
 RULE: Final = "device.silence"
@@ -57,11 +56,6 @@ class Gateway(msgspec.Struct, array_like=True):
     since_ms: int
     """When it came (back)."""
     away: bool = False
-
-
-def home_of(edge: str) -> int:
-    """Return the partition that speaks for a gateway."""
-    return hashlib.sha256(edge.encode()).digest()[0] % SUBJECT_PARTITIONS
 
 
 def episode_of(subject: str, rule: str, began_ms: int) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from cloud.fhir.ids import is_subject
 from cloud.policy.bounds import TEXT_BYTES_MAX
 from cloud.records import Command, NewPolicy
 from vitals import topics
@@ -48,11 +49,13 @@ def push(base: Mapping[str, str | int | bool], policy: NewPolicy) -> list[int]:
 
 
 def send(base: Mapping[str, str | int | bool], command: Command) -> int:
-    """Return the partition that has a command, which is its subject's; raise PushFailed.
+    """Return the partition that has a command: its patient's, or its gateway's; raise PushFailed.
 
     One that failed may have arrived all the same: sent again with its id it changes nothing.
     """
-    wanted = [topics.partition_of(command.subject)]
+    of_patient = is_subject(command.subject)
+    home = topics.partition_of if of_patient else topics.home_of
+    wanted = [home(command.subject)]
     value = msgspec.json.encode(command)
     try:
         taken, why = put(base, command.subject.encode(), value, wanted)

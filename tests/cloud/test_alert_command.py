@@ -128,6 +128,25 @@ def test_a_subject_is_a_pseudonym(
     assert "32 hex digits" in capsys.readouterr().err
 
 
+def test_a_gateways_alert_is_answered_by_its_name(terminal: Terminal) -> None:
+    words = ("--episode", EPISODE, "--gateway", "ward-gw-1")
+    assert terminal.run("acknowledge", *words, subject="") == Exit.OK
+    (command,) = terminal.sent
+    assert command.subject == "ward-gw-1"
+
+
+@pytest.mark.parametrize("name", ["ward gw", "-x", "a" * 64])
+def test_a_gateway_has_a_gateways_name(terminal: Terminal, name: str) -> None:
+    words = ("--episode", EPISODE, f"--gateway={name}")
+    assert terminal.run("acknowledge", *words, subject="") == Exit.CONFIG
+
+
+def test_an_alert_is_a_patients_or_a_gateways(terminal: Terminal) -> None:
+    words = ("--episode", EPISODE, "--gateway", "ward-gw-1")
+    assert terminal.run("acknowledge", *words) == Exit.CONFIG
+    assert terminal.sent == []
+
+
 @pytest.mark.parametrize("who", ["", "Ada Ng"])
 def test_nobody_silences_without_a_name(terminal: Terminal, who: str) -> None:
     assert terminal.run("acknowledge", "--episode", EPISODE, who=who) == Exit.CONFIG

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from cloud.detect.silence import home_of
 from cloud.detect.subject import COMMANDS_KEPT, ORIGINS_MAX
 from cloud.policy.model import Patient, RuleChange, Silence
 from cloud.policy.seal import publish
@@ -16,7 +15,7 @@ from tests.cloud.detect.policies import HEART, SPO2, SPO2_MILD, limits_only
 from tests.cloud.detect.records_of import EDGE, device, reading, record, subject_in
 from tests.cloud.detect.turns import policy_record
 from vitals.codes import Status
-from vitals.topics import SUBJECT_PARTITIONS
+from vitals.topics import SUBJECT_PARTITIONS, home_of
 
 SPO2_LOW, SPO2_MEDIUM, HEART_HIGH = "spo2.low.high", "spo2.low.medium", "heart_rate.high.medium"
 MONITOR_SILENT = f"device.silence@{MONITOR[:8]}"

@@ -2,12 +2,13 @@
 
 import pytest
 
-from cloud.detect.silence import PAUSE_MS, home_of
+from cloud.detect.silence import PAUSE_MS
 from cloud.policy.bounds import SILENT_S_MIN
 from cloud.policy.default import DEFAULT
 from cloud.records import AlertEvent, Presence, SamplesRecord
 from tests.cloud.detect.records_of import EDGE, T0, reading, record, subject_in
 from tests.cloud.detect.turns import Log
+from vitals.topics import home_of
 
 HOME = home_of(EDGE)
 SUBJECT = subject_in(HOME)
