@@ -133,6 +133,8 @@ class Engine:
         self._now_ms = now_ms
         self._monotonic_s = monotonic_s
         self._partitions: dict[int, Partition] = {}
+        self._at: dict[int, int] = {}
+        """Offset of ``samples`` after what was committed, by partition."""
         self._pending: deque[Any] = deque()
         self._failed: Counter[tuple[int, int]] = Counter()
         self._moves = 0
@@ -292,6 +294,7 @@ class Engine:
         gone = {p.partition for p in partitions}
         for number in gone:
             self._partitions.pop(number, None)
+            self._at.pop(number, None)
         consumer.incremental_unassign(partitions)
         self._follow()
         self._log.info("revoked", partitions=sorted(gone))
@@ -332,6 +335,7 @@ class Engine:
         fresh, records = self._retried(lambda: self._read_state(floors))
         replayed = self._retried(lambda: self._replay(fresh))
         self._partitions.update(fresh)
+        self._at.update({at.partition: max(at.offset, 0) for at in committed})
         self._follow()
         took = round((self._monotonic_s() - began) * 1000)
         self._log.info(
@@ -436,25 +440,22 @@ class Engine:
                     self._set_aside(number, poisoned)
                 for message, chunk in partition.state():
                     self._send_state(number, partition, message, chunk)
-                if samples := batch.samples.get(number):
-                    offsets.append(
-                        TopicPartition(
-                            topics.SAMPLES.name,
-                            number,
-                            samples[-1][0] + 1,
-                            metadata=str(partition.floor),
-                        )
-                    )
+                # Without records too: by its offsets Kafka tells one whose partition is somebody
+                # else's by now, and refuses.
+                samples = batch.samples.get(number)
+                at = samples[-1][0] + 1 if samples else self._at[number]
+                floor = str(partition.floor)
+                offsets.append(TopicPartition(topics.SAMPLES.name, number, at, metadata=floor))
             began = self._monotonic_s()
             group = self._consumer.consumer_group_metadata()
             # One try each: after a timeout (a broker that was killed) a second call of librdkafka's
             # may never return, although given one. To start anew is safe and takes a second.
-            if offsets:
-                once(lambda: self._producer.send_offsets_to_transaction(offsets, group, CALL_S))
+            once(lambda: self._producer.send_offsets_to_transaction(offsets, group, CALL_S))
             once(lambda: self._producer.commit_transaction(CALL_S))
         except KafkaException as raised:
             self._abort(raised)
         else:
+            self._at.update({one.partition: one.offset for one in offsets})
             metrics.COMMIT.observe(self._monotonic_s() - began)
 
     def _abort(self, raised: KafkaException) -> None:

@@ -77,6 +77,7 @@ class Kafka:
         self.open: list[tuple[str, Message, int]] = []
         self.deliveries: list[tuple[Any, Record]] = []
         self.moved: Any = None
+        self.named: list[tuple[int, int]] = []
         self.fail: list[KafkaError] = []
         self.calls: list[str] = []
         self.rebalance_at: int | None = None
@@ -172,6 +173,7 @@ class Kafka:
 
     def send_offsets_to_transaction(self, offsets: list[Any], _group: str, _timeout: float) -> None:
         (self.moved,) = offsets
+        self.named.append((self.moved.partition, self.moved.offset))
 
     def commit_transaction(self, _timeout: float) -> None:
         for told, sent in self.deliveries:
@@ -739,9 +741,13 @@ def test_the_clock_alone_makes_a_transaction_when_something_is_due(given: Any) -
     kafka, one, _ = given(frames(11, 97))
     kafka.now_ms = T0 + 10_000
     run_dry(one)
+    before = len(kafka.named)
     for second in range(15, 85, 5):
         kafka.now_ms = T0 + second * 1000
         one.step()
+    # By its offsets Kafka tells whose partition it is, without a record to move them too.
+    assert len(kafka.named) == kafka.calls.count("commit") > before
+    assert set(kafka.named[before:]) == {(PARTITION, 11)}
     (told,) = kafka.alerts()
     assert (told.kind, told.step, told.at_ms) == ("silence", "raised", T0 + 75_000)
 
