@@ -37,7 +37,9 @@ auto.create.topics.enable=false
 class Broker:
     """Started by `start`, stopped by `stop`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **message_bytes: int) -> None:
+        """``message_bytes``: by topic, the largest batch it takes, if not what ours take."""
+        self._message_bytes = message_bytes
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self.port, self._controller = ports.free(2)
@@ -93,7 +95,9 @@ class Broker:
                 num_partitions=t.partitions,
                 config={
                     "cleanup.policy": "compact" if t.compact else "delete",
-                    "max.message.bytes": str(topics.MESSAGE_BYTES_MAX),
+                    "max.message.bytes": str(
+                        self._message_bytes.get(t.name, topics.MESSAGE_BYTES_MAX)
+                    ),
                 },
             )
             for t in topics.ALL
