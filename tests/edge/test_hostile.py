@@ -35,7 +35,7 @@ FLOOR_S = float(os.environ.get("HEALTHSYNC_DELAY_S", "1.0"))
 and one interpreter, with who measures. A machine that others use stalls by itself for longer than
 `make faults` allows on a quiet one (0.1)."""
 
-ATTEMPTS = 3
+ATTEMPTS = 6
 """Somebody else's load on the machine can spoil one comparison; a gateway that lets the hostile
 delay the others spoils them all."""
 
