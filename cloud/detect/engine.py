@@ -58,6 +58,7 @@ from cloud.detect.partition import (
     Unjudged,
     alert_message,
 )
+from cloud.proof import Proof
 from cloud.records import NewPolicy
 from healthsync.runtime.log import Log
 from vitals import topics
@@ -142,6 +143,8 @@ class Engine:
         self._lag_at = 0.0
         self._busy_at = 0.0
         self._producer = clients.producer(base, identity)
+        self._proof = Proof()
+        self._unproven = False
         self._watch = BrokerWatch()
         self._consumer = clients.consumer(base, identity, self._watch)
         self._commands = clients.commands(base, identity)
@@ -451,6 +454,9 @@ class Engine:
             # One try each: after a timeout (a broker that was killed) a second call of librdkafka's
             # may never return, although given one. To start anew is safe and takes a second.
             once(lambda: self._producer.send_offsets_to_transaction(offsets, group, CALL_S))
+            self._producer.flush(CALL_S)
+            if self._unproven:
+                raise Fenced("unproven-delivery")  # the next one ends the transaction
             once(lambda: self._producer.commit_transaction(CALL_S))
         except KafkaException as raised:
             self._abort(raised)
@@ -469,12 +475,19 @@ class Engine:
             raise Fenced(error_of(failed).name()) from failed
         raise _Aborted from raised
 
+    def _told(self, error: Any, sent: Any) -> None:
+        """Take the report of one message; an error aborts the transaction by itself."""
+        if error is None and not self._proof(sent):
+            self._unproven = True
+
     def _send(self, topic: str, partition: int, messages: list[Message]) -> None:
         """Hand messages to the producer, waiting for room in its buffer."""
         waiting = [{"key": message.key, "value": message.value} for message in messages]
         deadline = self._monotonic_s() + RETRY_S_MAX
         while waiting:
-            self._producer.produce_batch(topic, waiting, partition=partition)
+            self._producer.produce_batch(
+                topic, waiting, partition=partition, on_delivery=self._told
+            )
             failed = [one for one in waiting if "_error" in one]
             for one in failed:
                 error: Any = one.pop("_error")
@@ -489,17 +502,18 @@ class Engine:
         """Hand one record of ``state`` over; its partition is told where a chunk came to lie."""
 
         def lies(error: Any, sent: Any) -> None:
-            if error is None:
+            self._told(error, sent)
+            if error is None and not self._unproven:
                 partition.wrote(chunk, sent.offset())
 
-        self._produce(topics.STATE.name, number, message, lies if chunk >= 0 else None)
+        self._produce(topics.STATE.name, number, message, lies if chunk >= 0 else self._told)
 
     def _set_aside(self, number: int, poisoned: Poisoned) -> None:
         """Hand a record that cannot be judged to whoever will look into it."""
         metrics.POISON.labels(poisoned.reason).inc()
         self._log.error("poison", reason=poisoned.reason, partition=number, offset=poisoned.offset)
         key = f"{number}/{poisoned.offset}/{poisoned.reason}".encode()
-        self._produce(topics.POISON.name, number, Message(key, poisoned.value), None)
+        self._produce(topics.POISON.name, number, Message(key, poisoned.value), self._told)
 
     def _produce(self, topic: str, number: int, message: Message, lies: Any) -> None:
         """Produce one message, waiting for room in the producer's buffer."""

@@ -1,7 +1,8 @@
 """Records -> Kafka, and the word that they are durable. The only module that knows the producer.
 
 Law: a frame is reported durable when the broker has acknowledged every record of it (acks=all,
-idempotent), never before; a frame that failed is reported failed, once. What waits is bounded by
+idempotent) and told where each lies (`cloud.proof`), never before; a frame that failed is reported
+failed, once. What waits is bounded by
 the producer's queue; `Delivery.crowded` says when gateways must be halted. What is merely offered
 never waits and never makes a frame wait: it is lost instead.
 
@@ -23,6 +24,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from cloud.brokers import BrokerWatch, Deserted
 from cloud.ingest import metrics
 from cloud.ingest.unpack import RECORD_BYTES_MAX, Batch, Record
+from cloud.proof import Proof
 from cloud.settings import Kafka, kafka_config
 from healthsync.runtime.log import Log
 from vitals import topics
@@ -63,6 +65,7 @@ class Parcel:
     __slots__ = (
         "_finish",
         "_lock",
+        "_proof",
         "batch",
         "began_s",
         "bytes",
@@ -77,9 +80,13 @@ class Parcel:
         batch: Batch,
         done: Callable[["Parcel"], None],
         finish: Callable[["Parcel"], None],
+        proof: Callable[[Any], bool],
         now_s: float,
     ) -> None:
-        """``finish`` is called in the thread of the last report, ``done`` is for its receiver."""
+        """``finish`` is called in the thread of the last report, ``done`` is for its receiver.
+
+        ``proof`` tells whether a report without an error means that the record is there.
+        """
         self.batch = batch
         self.done = done
         self.left = len(batch.records)
@@ -89,14 +96,18 @@ class Parcel:
         self.began_s = now_s
         self.bytes = sum(len(record.value) for record in batch.records)
         self._finish = finish
+        self._proof = proof
         self._lock = threading.Lock()
 
-    def reported(self, error: KafkaError | None, _message: object) -> None:
-        """Take the delivery report of one record."""
+    def reported(self, error: KafkaError | None, message: Any) -> None:
+        """Take the delivery report of one record; ``message`` says where it lies."""
         with self._lock:
             if error is not None:
                 self.failed = True
                 self.refused = self.refused or error.code() in _PERMANENT
+            elif not self._proof(message):
+                metrics.UNPROVEN.inc()
+                self.failed = True
             self.left -= 1
             last = self.left == 0
         if last:
@@ -140,6 +151,7 @@ class Delivery:
         self._error_code = 0
         self._stop = threading.Event()
         self._watch = BrokerWatch()
+        self._proof = Proof()
         self._producer = make({**config, **self._watch.config, "error_cb": self._on_error})
         self._thread = threading.Thread(target=self._poll, name="kafka-poll", daemon=True)
         self._thread.start()
@@ -206,7 +218,7 @@ class Delivery:
         Waits while the producer's queue is full. Cancelled while waiting, the frame is simply
         never reported: its gateway sends it again.
         """
-        parcel = Parcel(batch, done, self._finish, time.monotonic())
+        parcel = Parcel(batch, done, self._finish, self._proof, time.monotonic())
         self.in_flight_bytes += parcel.bytes
         if not batch.records:
             self._finish(parcel)
@@ -257,7 +269,8 @@ class Delivery:
             self._offered -= 1
             done(not parcel.failed)
 
-        parcel = Parcel(Batch("", 0, list(records)), over, self._offer_over, time.monotonic())
+        batch = Batch("", 0, list(records))
+        parcel = Parcel(batch, over, self._offer_over, self._proof, time.monotonic())
         for record in records:
             try:
                 self._produce(record, parcel)

@@ -11,6 +11,10 @@ ACKS = Counter("healthsync_ingest_acks_total", "Frames acknowledged to gateways"
 FAILURES = Counter(
     "healthsync_ingest_delivery_failures_total", "Frames that Kafka did not take in time"
 )
+UNPROVEN = Counter(
+    "healthsync_ingest_unproven_total",
+    "Records reported delivered without a place in the log; their gateways send them again",
+)
 REFUSED = Counter("healthsync_ingest_refused_total", "Sessions ended by ingest", ["reason"])
 SUPERSEDED = Counter(
     "healthsync_ingest_superseded_total", "Sessions ended by a newer one of the same gateway"

@@ -31,13 +31,29 @@ class Error:
         return self._fatal
 
 
+class Place:
+    """Where a record came to lie, as a delivery report says it."""
+
+    def __init__(self, topic: str, partition: int, offset: int | None) -> None:
+        self._topic, self._partition, self._offset = topic, partition, offset
+
+    def topic(self) -> str:
+        return self._topic
+
+    def partition(self) -> int:
+        return self._partition
+
+    def offset(self) -> int | None:
+        return self._offset
+
+
 class FakeProducer:
     """librdkafka's manners: reports only from poll; refuses when full or too large."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
         self.room = 10**9
-        self.waiting: list[tuple[Callable[[Any, Any], None], Any]] = []
+        self.waiting: list[tuple[Callable[[Any, Any], None], Any, Place]] = []
         self.produced: list[tuple[str, int, bytes]] = []
         self.hold = False
         self.broken: Error | None = None
@@ -61,7 +77,8 @@ class FakeProducer:
             self.room -= 1
             self.produced.append((topic, partition, key))
             error = Error(KafkaError._MSG_TIMED_OUT) if value == b"lost" else None
-            self.waiting.append((on_delivery, error))
+            at = {b"implicit": None, b"duplicate": 0}.get(value, len(self.produced))
+            self.waiting.append((on_delivery, error, Place(topic, partition, at)))
             self._news.notify()
 
     def poll(self, timeout: float) -> int:
@@ -74,8 +91,8 @@ class FakeProducer:
                 return 0
             ready, self.waiting = self.waiting, []
             self.room += len(ready)
-        for report, error in ready:
-            report(error, None)
+        for report, error, place in ready:
+            report(error, place)
         return len(ready)
 
     def __len__(self) -> int:
@@ -177,6 +194,20 @@ def test_a_full_queue_is_waited_for_and_nothing_is_sent_twice() -> None:
             bench.producer.hold = False
         assert not (await bench.next_done()).failed
         assert [partition for _, partition, _ in bench.producer.produced] == [0, 1, 2, 3]
+
+    with_bench(test)
+
+
+@pytest.mark.parametrize("value", [b"implicit", b"duplicate"])
+def test_success_without_a_place_in_the_log_is_none(value: bytes) -> None:
+    async def test(bench: Bench) -> None:
+        await bench.send(b"good")
+        assert not (await bench.next_done()).failed
+        await bench.send(value)
+        parcel = await bench.next_done()
+        assert (parcel.failed, parcel.refused) == (True, False)
+        await bench.send(b"good")
+        assert not (await bench.next_done()).failed
 
     with_bench(test)
 

@@ -77,7 +77,7 @@ class Sink:
     async def send(self, batch: Batch, done: Callable[[Parcel], None]) -> None:
         if self.full:
             await self.room.wait()
-        self.parcels.append(Parcel(batch, done, lambda _parcel: None, 0.0))
+        self.parcels.append(Parcel(batch, done, lambda _parcel: None, lambda _message: True, 0.0))
 
     def offer(self, records: Sequence[Record], done: Callable[[bool], None]) -> None:
         assert [(one.topic, one.partition) for one in records] == [

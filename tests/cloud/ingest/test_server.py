@@ -39,7 +39,7 @@ class Sink:
 
     async def send(self, batch: Batch, done: Callable[[Parcel], None]) -> None:
         self.batches.append(batch)
-        done(Parcel(batch, done, lambda _parcel: None, 0.0))
+        done(Parcel(batch, done, lambda _parcel: None, lambda _message: True, 0.0))
 
     def offer(self, records: Sequence[Record], done: Callable[[bool], None]) -> None:
         self.offered += records
