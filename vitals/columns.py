@@ -199,12 +199,8 @@ def check(columns: Columns) -> None:
     ):
         raise FrameMalformed("columns differ in length; set the frame aside")
     # Most records of a live ward have a dozen rows and no sparse column: each look counts.
-    for name, highest in _SPARSE:
-        if column := getattr(columns, name):
-            if len(column) != count:
-                raise FrameMalformed("columns differ in length; set the frame aside")
-            if not 0 <= min(column) <= max(column) <= highest:
-                raise FrameMalformed("a value, time or code is out of range; set the frame aside")
+    if columns.status or columns.site or columns.channel or columns.time_source or columns.reason:
+        _check_sparse(columns)
     if count:
         if not (
             0 <= min(columns.source) <= max(columns.source) < len(columns.sources)
@@ -219,6 +215,15 @@ def check(columns: Columns) -> None:
             raise FrameMalformed("a value, time or code is out of range; set the frame aside")
     if columns.alerts:
         _check_alerts(columns)
+
+
+def _check_sparse(columns: Columns) -> None:
+    for name, highest in _SPARSE:
+        if column := getattr(columns, name):
+            if len(column) != len(columns.vital):
+                raise FrameMalformed("columns differ in length; set the frame aside")
+            if not 0 <= min(column) <= max(column) <= highest:
+                raise FrameMalformed("a value, time or code is out of range; set the frame aside")
 
 
 _STATUS_MAX: Final = int(max(Status))

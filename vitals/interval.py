@@ -4,7 +4,7 @@ Used to remember which frames (edge, epoch, seq) were seen: a year of in-order f
 range. A ``floor`` below which everything counts as seen keeps holes from piling up.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
 
@@ -46,6 +46,14 @@ class IntervalSet:
 
     def add(self, number: int) -> bool:
         """Add one integer; return False if it was a member already."""
+        ends = self._ends
+        if ends and number > ends[-1]:  # frames come in order, mostly
+            if number == ends[-1] + 1:
+                ends[-1] = number
+            else:
+                self._starts.append(number)
+                ends.append(number)
+            return True
         if number in self:
             return False
         self.add_range(number, number)
@@ -72,9 +80,12 @@ class IntervalSet:
         if floor <= self.floor:
             return
         self.floor = floor
-        keep = [(max(low, floor), high) for low, high in self if high >= floor]
-        self._starts = [low for low, _ in keep]
-        self._ends = [high for _, high in keep]
+        starts, ends = self._starts, self._ends
+        gone = bisect_left(ends, floor)
+        if gone:
+            del starts[:gone], ends[:gone]
+        if starts and starts[0] < floor:
+            starts[0] = floor
 
     def covers(self, low: int, high: int) -> bool:
         """Tell whether every integer of ``low``..``high`` is a member."""

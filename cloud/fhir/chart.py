@@ -74,6 +74,9 @@ class Plan(NamedTuple):
     """How a sample of certain vitals, in their order, is put together."""
 
     pieces: list[str]
+    """Of its entries, comma-joined."""
+    whole: list[str]
+    """The same, of a Bundle of them alone."""
     texts: tuple[Texts, ...]
     """Of each vital: its scaled integer -> text."""
     panels: tuple[tuple[int, ...], ...]
@@ -132,20 +135,7 @@ class Chart:
             flat = [(*row, 0, 0, 0) for row in rows]
             built = observations.of_sources(subject, [(device, flat)], self._scales)
             return b",".join(_entries(built))
-        key, at = stamp(time_ms)
-        pieces = plan.pieces.copy()
-        count = len(plan.names)
-        pieces[1::_PIECES] = [subject] * count
-        pieces[3::_PIECES] = [f"{key}{_TO_FULL_URL}{subject}"] * count
-        pieces[5::_PIECES] = [f"{key}{_TO_ID}{subject}"] * count
-        head = f"{key}{TO_SUBJECT}{subject}{TO_TIME}{at}{TO_DEVICE}{device}"
-        pieces[7::_PIECES] = [head] * count
-        if plan.panels:
-            texts = [*map(getitem, plan.texts, values), *plan.unsent]
-            pieces[9::_PIECES] = [_value(texts, places) for places in plan.panels]
-        else:
-            pieces[9::_PIECES] = map(getitem, plan.texts, values)
-        return "".join(pieces).encode("ascii")
+        return _filled(plan, plan.pieces, subject, device, values, time_ms)
 
     def _plan(self, vitals: tuple[int, ...]) -> Plan | None:
         """Return the plan of these vitals, kept; None when one of them comes twice."""
@@ -179,8 +169,10 @@ class Chart:
             ident = f".{NAME_IN_ID[name]}."
             pieces += [f"{between}Observation/", "", ident, "", ident, "", ident, "", fixed, ""]
             panels.append(tuple(places))
+        first = resources.TRANSACTION + pieces[0]
         return Plan(
             [*pieces, "}"],
+            [first, *pieces[1:], "}" + resources.TRANSACTION_END],
             tuple(self._scales[vital].texts for vital in vitals),
             tuple(panels) if PANELS.keys() & groups.keys() else (),
             tuple(unsent),
@@ -228,10 +220,12 @@ class Chart:
             raise ValueError("a source's subject and device have 32 hex digits each")
         chart = own.get(subject, self) if own else self
         vitals = tuple(columns.vital)
-        entries = chart.sample(subject, device, vitals, columns.value, columns.time[0])
-        if len(entries) >= BUNDLE_BYTES_MAX:
+        plan = chart._plans.get(vitals) or chart._plan(vitals)
+        # A plan has each vital once: far from BUNDLE_BYTES_MAX.
+        if plan is None:
             return None
-        return subject, _bundle([entries])
+        made = _filled(plan, plan.whole, subject, device, columns.value, columns.time[0])
+        return subject, made
 
     def _samples(
         self, columns: Columns, given: Sequence["_Source"], times: Sequence[int]
@@ -309,6 +303,31 @@ def _shared_moments(columns: Columns, times: Sequence[int]) -> set[str]:
         if first.setdefault((subject, time_ms, _NAMED[vital]), at) != at:
             shared.add(subject)
     return shared
+
+
+def _filled(
+    plan: Plan,
+    pieces: list[str],
+    subject: str,
+    device: str,
+    values: Sequence[int | None],
+    time_ms: int,
+) -> bytes:
+    """Return the text of a plan's pieces (its entries or the whole Bundle), the slots filled."""
+    key, at = stamp(time_ms)
+    pieces = pieces.copy()
+    count = len(plan.names)
+    pieces[1::_PIECES] = [subject] * count
+    pieces[3::_PIECES] = [f"{key}{_TO_FULL_URL}{subject}"] * count
+    pieces[5::_PIECES] = [f"{key}{_TO_ID}{subject}"] * count
+    head = f"{key}{TO_SUBJECT}{subject}{TO_TIME}{at}{TO_DEVICE}{device}"
+    pieces[7::_PIECES] = [head] * count
+    if plan.panels:
+        texts = [*map(getitem, plan.texts, values), *plan.unsent]
+        pieces[9::_PIECES] = [_value(texts, places) for places in plan.panels]
+    else:
+        pieces[9::_PIECES] = map(getitem, plan.texts, values)
+    return "".join(pieces).encode("ascii")
 
 
 def _value(texts: Sequence[str], places: tuple[int, ...]) -> str:
