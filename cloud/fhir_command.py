@@ -11,18 +11,15 @@ guess a record number finds it: for trying out, never for data that leaves the h
 """
 
 import argparse
-import contextlib
 import hashlib
-import os
 import sys
-from collections.abc import Iterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, TextIO
 
 import msgspec
 
 from healthsync.runtime.exits import Exit
+from healthsync.runtime.lines import add_file, numbered, read
 from vitals import limits
 from vitals.codes import BY_NAME, Site, Status
 from vitals.columns import CHANNEL_MAX, TIME_MS_MAX, scaled
@@ -81,26 +78,14 @@ _decoder: Final = msgspec.json.Decoder(Line)
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("--ndjson", action="store_true", help="one resource a line, no Bundles")
-    parser.add_argument("file", nargs="?", default="-", metavar="FILE", help="default: stdin")
+    add_file(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Convert one input; return OK when all of it was taken, DEGRADED when a line was not."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stream: BinaryIO = sys.stdin.buffer
-            if options.file != "-":
-                stream = stack.enter_context(Path(options.file).open("rb"))
-            return convert(stream, sys.stdout, sys.stderr, ndjson=options.ndjson)
-        except BrokenPipeError:  # whoever read our output has gone, as `head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return Exit.OK
-        except KeyboardInterrupt:  # the way out for who types
-            return Exit.OK
-        except OSError as error:
-            print(f"healthsync: {options.file}: {error.strerror}", file=sys.stderr)
-            return Exit.USAGE
+    ndjson: bool = options.ndjson
+    return read(options.file, lambda stream: convert(stream, sys.stdout, sys.stderr, ndjson=ndjson))
 
 
 def convert(stream: BinaryIO, out: TextIO, errors: TextIO, *, ndjson: bool) -> int:
@@ -108,7 +93,7 @@ def convert(stream: BinaryIO, out: TextIO, errors: TextIO, *, ndjson: bool) -> i
     code = Exit.OK
     group: list[Taken] = []
     alerts = 0
-    for number, line in _lines(stream):
+    for number, line in numbered(stream, LINE_BYTES_MAX):
         taken = None
         try:
             said = _said(line)
@@ -133,18 +118,6 @@ def convert(stream: BinaryIO, out: TextIO, errors: TextIO, *, ndjson: bool) -> i
             file=errors,
         )
     return code
-
-
-def _lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield (number from 1, line) of lines that are not blank; of a longer one just its head."""
-    number = 0
-    while line := stream.readline(LINE_BYTES_MAX + 1):
-        number += 1
-        part = line
-        while len(part) > LINE_BYTES_MAX and not part.endswith(b"\n"):
-            part = stream.readline(LINE_BYTES_MAX + 1)
-        if line.strip():
-            yield number, line
 
 
 def _said(line: bytes) -> Line:

@@ -8,9 +8,7 @@ opened.
 """
 
 import argparse
-import contextlib
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +27,7 @@ from edge.refusal import Refuse
 from edge.setting import Setting
 from edge.told import NO_ADDRESS, tell
 from healthsync.runtime.exits import Exit
+from healthsync.runtime.lines import read
 
 CHUNK_BYTES: Final = 64 * 1024
 """Read at once: as much as the readers hold anyway of a message."""
@@ -50,21 +49,12 @@ def run(options: argparse.Namespace) -> int:
     except Refuse as refuse:
         print(f"healthsync: --received: {refuse.refused.detail}", file=sys.stderr)
         return Exit.USAGE
-    with contextlib.ExitStack() as stack:
-        try:
-            stream: BinaryIO = sys.stdin.buffer
-            if options.file != "-":
-                stream = stack.enter_context(Path(options.file).open("rb"))
-            entries = decoded(chunks(stream), options.protocol, setting, now_ms)
-            return _print(entries, sys.stdout, ack=options.ack)
-        except BrokenPipeError:  # whoever read our output has gone, as `head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return Exit.OK
-        except KeyboardInterrupt:  # the way out for who types
-            return Exit.OK
-        except OSError as error:
-            print(f"healthsync: {options.file}: {error.strerror}", file=sys.stderr)
-            return Exit.USAGE
+
+    def work(stream: BinaryIO) -> int:
+        entries = decoded(chunks(stream), options.protocol, setting, now_ms)
+        return _print(entries, sys.stdout, ack=options.ack)
+
+    return read(options.file, work)
 
 
 def _setting(config: Path | None) -> Setting:

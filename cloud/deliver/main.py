@@ -32,6 +32,7 @@ from healthsync.runtime.config import load
 from healthsync.runtime.exits import Exit
 from healthsync.runtime.log import Log
 from healthsync.runtime.notify import notify
+from healthsync.runtime.steps import until_stopped
 from healthsync.runtime.stop import Stop
 from vitals.errors import ConfigError
 
@@ -92,17 +93,9 @@ def made(settings: Config, base: Address, kafka: Mapping[str, Any], log: Log) ->
 
 def serve(loop: Loop, stop: Stop, log: Log) -> int:
     """Step the loop until asked to stop; it is closed on every way out."""
-    announced = False
     try:
         loop.subscribe()
-        log.info("started")
-        while not stop:
-            loop.step()
-            notify("WATCHDOG=1")
-            if loop.ready and not announced:
-                announced = True
-                notify("READY=1")
-                log.info("ready")
+        until_stopped(loop, stop, log)
     except (KafkaException, Deserted) as error:
         log.crash("kafka-fatal", error)
         return Exit.RESTART

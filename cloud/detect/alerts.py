@@ -15,7 +15,6 @@ from cloud.detect.lifecycle import (
     Clear,
     Given,
     Life,
-    Manners,
     Raised,
     Returned,
     Shelve,
@@ -26,6 +25,7 @@ from cloud.detect.lifecycle import (
     advance,
     due_ms,
 )
+from cloud.policy.manners import Manners
 from cloud.records import AlertEvent, Command
 
 _NONE: Final = Life()

@@ -16,6 +16,7 @@ from healthsync.runtime.config import load
 from healthsync.runtime.exits import Exit
 from healthsync.runtime.log import Log
 from healthsync.runtime.notify import notify
+from healthsync.runtime.steps import until_stopped
 from healthsync.runtime.stop import Stop
 
 
@@ -34,17 +35,9 @@ def run(config: Path) -> int:
 
 def serve(engine: Engine, stop: Stop, log: Log) -> int:
     """Step the engine until asked to stop; it is closed on every way out."""
-    announced = False
     try:
         engine.start()
-        log.info("started")
-        while not stop:
-            engine.step()
-            notify("WATCHDOG=1")
-            if engine.ready and not announced:
-                announced = True
-                notify("READY=1")
-                log.info("ready")
+        until_stopped(engine, stop, log)
         engine.rest()
     except (Fenced, Deserted) as error:
         log.crash("fenced", error)

@@ -4,11 +4,9 @@ A ward of patients without changes of their own shares one `Rules`: `Effective` 
 for the same set of changes, and so is what is computed from it.
 """
 
-from collections.abc import Mapping
 from typing import Final
 
 from cloud.detect.artefact import BOUNDS, Bound
-from cloud.detect.lifecycle import Manners
 from cloud.detect.scoring import ages_of, levels_of, reads_of
 from cloud.detect.threshold import bounds
 from cloud.detect.trending import trends_of
@@ -58,17 +56,7 @@ class Rules:
         ]
         """By vital: older than this at arrival is late for some detector."""
         self.late_ms_min, self.late_ms_max = min(self.late_ms), max(self.late_ms)
-        self.life: Mapping[str, Manners] = {
-            priority: Manners(
-                living.latch,
-                living.escalate_ms,
-                living.acknowledge_ms,
-                living.shelve_ms_max,
-                living.flap_count,
-                living.flap_ms,
-            )
-            for priority, living in effective.life.items()
-        }
+        self.life = effective.life
         self.levels = levels_of(effective)
         self.reads = reads_of(effective)
         plain = self.reads == (1, False, False) and not effective.scores.news2.single_red

@@ -15,7 +15,6 @@ from cloud.detect.episode import Delays, Sample
 from cloud.detect.lanes import Condition, Pair, Watches, event, judge
 from cloud.detect.threshold import Finding, key_of
 from cloud.policy.resolve import Effective
-from cloud.records import AlertEvent
 from vitals.codes import VITALS, Status, Vital
 from vitals.reading import Reading
 
@@ -81,25 +80,3 @@ def step(
             policy.version,
         )
         yield Finding(key, judged, event(condition, judged, f"{vital.short} no signal"))
-
-
-def stale(
-    subject: str, vital: Vital, last_ms: int, at_ms: int, episode: str, policy: Effective
-) -> AlertEvent:
-    """Return the event of a signal last heard at ``last_ms`` that is missed at ``at_ms``."""
-    return AlertEvent(
-        episode=episode,
-        subject=subject,
-        kind=KIND,
-        vital=vital.name,
-        priority=policy.losses.priority,
-        state="active",
-        text=f"{vital.short} no longer sent",
-        limit=0.0,
-        worst=0.0,
-        began_ms=last_ms,
-        raised_ms=at_ms,
-        at_ms=at_ms,
-        policy=policy.version,
-        rule=rule_of(vital),
-    )

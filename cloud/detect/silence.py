@@ -21,8 +21,11 @@ from typing import Final
 
 import msgspec
 
+from cloud.detect.signal import KIND as SIGNAL_LOSS
+from cloud.detect.signal import rule_of
 from cloud.policy.resolve import Effective
 from cloud.records import GATEWAY, AlertEvent
+from vitals.codes import Vital
 
 KIND: Final = "silence"
 RULE: Final = "device.silence"
@@ -69,20 +72,21 @@ def device_key(device: str) -> str:
     return f"{RULE}@{device[:8]}"
 
 
-def device_event(subject: str, origin: Origin, now_ms: int, policy: Effective) -> AlertEvent:
-    """Return the event of a device that is silent."""
-    rule = device_key(origin.device)
+def clock_event(
+    subject: str, kind: str, rule: str, text: str, began_ms: int, now_ms: int, policy: Effective
+) -> AlertEvent:
+    """Return the event of what the clock found: no value, no limit, no reading it rests on."""
     return AlertEvent(
-        episode=episode_of(subject, rule, origin.heard_ms),
+        episode=episode_of(subject, rule, began_ms),
         subject=subject,
-        kind=KIND,
+        kind=kind,
         vital="",
         priority=policy.silence.priority,
         state="active",
-        text="monitor says nothing",
+        text=text,
         limit=0.0,
         worst=0.0,
-        began_ms=origin.heard_ms,
+        began_ms=began_ms,
         raised_ms=now_ms,
         at_ms=now_ms,
         policy=policy.version,
@@ -90,21 +94,22 @@ def device_event(subject: str, origin: Origin, now_ms: int, policy: Effective) -
     )
 
 
+def device_event(subject: str, origin: Origin, now_ms: int, policy: Effective) -> AlertEvent:
+    """Return the event of a device that is silent."""
+    rule = device_key(origin.device)
+    return clock_event(subject, KIND, rule, "monitor says nothing", origin.heard_ms, now_ms, policy)
+
+
 def gateway_event(edge: str, gateway: Gateway, now_ms: int, policy: Effective) -> AlertEvent:
     """Return the event of a gateway that is away; its name is the subject."""
-    return AlertEvent(
-        episode=episode_of(edge, GATEWAY_RULE, gateway.heard_ms),
-        subject=edge,
-        kind=GATEWAY,
-        vital="",
-        priority=policy.silence.priority,
-        state="active",
-        text="gateway not connected: its beds are not live",
-        limit=0.0,
-        worst=0.0,
-        began_ms=gateway.heard_ms,
-        raised_ms=now_ms,
-        at_ms=now_ms,
-        policy=policy.version,
-        rule=GATEWAY_RULE,
-    )
+    text = "gateway not connected: its beds are not live"
+    return clock_event(edge, GATEWAY, GATEWAY_RULE, text, gateway.heard_ms, now_ms, policy)
+
+
+def signal_event(
+    subject: str, vital: Vital, last_ms: int, now_ms: int, policy: Effective
+) -> AlertEvent:
+    """Return the event of a signal last heard at ``last_ms``, missed while its device goes on."""
+    text = f"{vital.short} no longer sent"
+    event = clock_event(subject, SIGNAL_LOSS, rule_of(vital), text, last_ms, now_ms, policy)
+    return msgspec.structs.replace(event, vital=vital.name, priority=policy.losses.priority)

@@ -36,7 +36,7 @@ from cloud.detect.lifecycle import (
 from cloud.detect.marking import Traces
 from cloud.detect.rules import Rules
 from cloud.detect.scores.parameters import Charted
-from cloud.detect.silence import Origin, device_event, device_key, episode_of
+from cloud.detect.silence import Origin, device_event, device_key, signal_event
 from cloud.detect.threshold import Finding
 from cloud.detect.trending import AllSeries
 from cloud.fhir import charting
@@ -713,9 +713,8 @@ class Subject:
             elif not self.stale >> vital & 1:
                 self.stale |= 1 << vital
                 self.low[vital], self.high[vital] = _NOTHING, -_NOTHING
-                episode = episode_of(self.name, rule, last_ms)
-                event = signals.stale(
-                    self.name, VITALS[vital], last_ms, now_ms, episode, self.rules.effective
+                event = signal_event(
+                    self.name, VITALS[vital], last_ms, now_ms, self.rules.effective
                 )
                 given = Raised(event.episode, event.began_ms, event.at_ms)
                 out += give(self.episodes, rule, given, self.rules.life, event)

@@ -18,6 +18,7 @@ from msgspec import UNSET
 
 from cloud.policy.check import is_sealed
 from cloud.policy.layers import Layered, layered
+from cloud.policy.manners import Manners
 from cloud.policy.model import (
     Charting,
     Direction,
@@ -149,18 +150,6 @@ class Scored(msgspec.Struct, frozen=True):
     shock_index: Score
 
 
-class Living(msgspec.Struct, frozen=True):
-    """The life of an alert of one priority made ready."""
-
-    latch: bool
-    escalate_ms: tuple[int, ...]
-    """Each from the raise or the level before, as the life cycle counts."""
-    acknowledge_ms: int
-    shelve_ms_max: int
-    flap_count: int
-    flap_ms: int
-
-
 class Chart(msgspec.Struct, frozen=True):
     """Charting made ready."""
 
@@ -184,7 +173,7 @@ class Effective(msgspec.Struct, frozen=True, eq=False, weakref=True):
     """By index of the code table."""
     scores: Scored
     artefact: bool
-    life: Mapping[str, Living]
+    life: Mapping[str, Manners]
     """By priority."""
     charting: Chart
     until_ms: int | None = None
@@ -408,8 +397,8 @@ def _scored(whole: Layered, who: _Who) -> Scored:
     )
 
 
-def _living(life: Life) -> Living:
-    return Living(
+def _living(life: Life) -> Manners:
+    return Manners(
         life.latch,
         tuple(_ms(after) - _ms(before) for before, after in pairwise((0.0, *life.escalate_s))),
         _ms(life.acknowledge_s),

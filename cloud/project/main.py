@@ -19,13 +19,11 @@ from healthsync.runtime.config import load, read_key
 from healthsync.runtime.exits import Exit
 from healthsync.runtime.log import Log
 from healthsync.runtime.notify import notify
+from healthsync.runtime.steps import until_stopped
 from healthsync.runtime.stop import Stop
 from vitals.sealed import Sealer
 
 GROUP = "project"
-
-# Well under any sensible WatchdogSec; a turn of the loop takes at most seconds.
-WATCHDOG_EVERY_MS = 1_000
 
 
 def run(config: Path) -> int:
@@ -63,20 +61,9 @@ def run(config: Path) -> int:
         now_ms,
     )
     metrics.serve(settings.metrics.port)
-    announced = False
     try:
         loop.subscribe()
-        log.info("started")
-        fed_ms = 0
-        while not stop:
-            loop.step()
-            if now_ms() - fed_ms >= WATCHDOG_EVERY_MS:
-                fed_ms = now_ms()
-                notify("WATCHDOG=1")
-            if loop.ready and not announced:
-                announced = True
-                notify("READY=1")
-                log.info("ready")
+        until_stopped(loop, stop, log)
     except (KafkaException, Deserted) as error:
         log.crash("kafka-fatal", error)
         return Exit.RESTART

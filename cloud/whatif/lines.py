@@ -17,6 +17,7 @@ import msgspec
 
 from cloud.whatif.errors import DataWrong
 from cloud.whatif.ward import NO_VALUE, Bed, Origin, Row, Ward
+from healthsync.runtime.lines import numbered
 from vitals.codes import BY_NAME, Site, Status
 from vitals.columns import CHANNEL_MAX, TIME_MS_MAX, VALUE_MAX, scaled
 
@@ -59,13 +60,9 @@ def read(stream: BinaryIO, name: str, gateway: str, ward: Ward) -> None:
     ``gateway``: whose a policy's ward layers are, or empty.
     """
     beds: dict[tuple[str | None, str | None, str | None], tuple[Bed, int]] = {}
-    number = 0
-    while data := stream.readline(LINE_BYTES_MAX + 1):
-        number += 1
+    for number, data in numbered(stream, LINE_BYTES_MAX):
         if len(data) > LINE_BYTES_MAX:
             raise _wrong(name, number, f"is longer than {LINE_BYTES_MAX} bytes")
-        if not data.strip():
-            continue
         try:
             line = _decoder.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -23,13 +23,10 @@ score is not for this patient. A refusal: ``line``, ``error``; on stderr too.
 """
 
 import argparse
-import contextlib
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, TextIO
 
 from cloud.detect.scores import news2, qsofa, shock
@@ -41,6 +38,7 @@ from cloud.detect.scores.parameters import (
     charted_value,
 )
 from healthsync.runtime.exits import Exit
+from healthsync.runtime.lines import add_file, numbered, read
 from vitals.codes import BY_ALIAS, BY_NAME, VITALS, Consciousness
 
 LINE_BYTES_MAX: Final = 16 * 1024
@@ -68,26 +66,14 @@ def register(parser: argparse.ArgumentParser) -> None:
         ("shock", "shock index: pulse by systolic pressure"),
     ):
         sub = scores.add_parser(name, help=text, description=text)
-        sub.add_argument("file", nargs="?", default="-", metavar="FILE", help="default: stdin")
+        add_file(sub)
         sub.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Answer every line; return OK when all were right, DEGRADED when one was not."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stream: BinaryIO = sys.stdin.buffer
-            if options.file != "-":
-                stream = stack.enter_context(Path(options.file).open("rb"))
-            return answer(stream, ANSWERS[options.score], sys.stdout, sys.stderr)
-        except BrokenPipeError:  # whoever read our output has gone, as `head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return Exit.OK
-        except KeyboardInterrupt:  # the way out for who types
-            return Exit.OK
-        except OSError as error:
-            print(f"healthsync: {options.file}: {error.strerror}", file=sys.stderr)
-            return Exit.USAGE
+    scored = ANSWERS[options.score]
+    return read(options.file, lambda stream: answer(stream, scored, sys.stdout, sys.stderr))
 
 
 Answer = dict[str, Any]
@@ -98,9 +84,7 @@ def answer(
 ) -> int:
     """Write one answer a line that is not blank, each as soon as it is known."""
     code = Exit.OK
-    for number, line in lines(stream):
-        if not line.strip():
-            continue
+    for number, line in numbered(stream, LINE_BYTES_MAX):
         try:
             made = scored(snapshot_of(line))
         except Wrong as wrong:
@@ -110,20 +94,6 @@ def answer(
         out.write(json.dumps(made) + "\n")
         out.flush()
     return code
-
-
-def lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield (number from 1, line); of a longer one just over LINE_BYTES_MAX, the rest is read on.
-
-    Memory stays bounded, whatever comes.
-    """
-    number = 0
-    while line := stream.readline(LINE_BYTES_MAX + 1):
-        number += 1
-        part = line
-        while len(part) > LINE_BYTES_MAX and not part.endswith(b"\n"):
-            part = stream.readline(LINE_BYTES_MAX + 1)
-        yield number, line
 
 
 def snapshot_of(line: bytes) -> Snapshot:

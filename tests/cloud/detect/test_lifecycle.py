@@ -21,7 +21,6 @@ from cloud.detect.lifecycle import (
     Clear,
     Given,
     Life,
-    Manners,
     Raised,
     Release,
     Returned,
@@ -35,6 +34,7 @@ from cloud.detect.lifecycle import (
     advance,
     due_ms,
 )
+from cloud.policy.manners import Manners
 
 CONDITIONS: Final = "Conditions, commands and the clock"
 PAGE: Final = Path(machine.__file__).with_name("ALERTS.md").read_text()

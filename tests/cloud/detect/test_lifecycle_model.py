@@ -26,7 +26,6 @@ from cloud.detect.lifecycle import (
     Clear,
     Given,
     Life,
-    Manners,
     Raised,
     Release,
     Returned,
@@ -39,6 +38,7 @@ from cloud.detect.lifecycle import (
     advance,
     due_ms,
 )
+from cloud.policy.manners import Manners
 
 T0: Final = 1_790_000_000_000
 SECOND: Final = 1000
