@@ -49,15 +49,8 @@ from cloud.detect.calls import (
     transient,
 )
 from cloud.detect.clients import Settings
-from cloud.detect.partition import (
-    Made,
-    Message,
-    Partition,
-    Poison,
-    Poisoned,
-    Unjudged,
-    alert_message,
-)
+from cloud.detect.made import Made, Message, Poison, Poisoned, Unjudged, alert_message
+from cloud.detect.partition import Partition
 from cloud.proof import Proof
 from cloud.records import NewPolicy
 from healthsync.runtime.log import Log

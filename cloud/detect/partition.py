@@ -10,19 +10,19 @@ Order within a turn: instructions, the clock, readings.
 
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, cast
+from typing import Final, cast
 
 import msgspec
 
-from cloud.detect import journal, silence
-from cloud.detect.alerts import Episodes, answer, due, give, tick
+from cloud.detect import clock, journal, orders, silence
+from cloud.detect.gateways import Common, Gateways
 from cloud.detect.journal import CHUNKS, COMMON, Chunk, Journal, Marks, Rotation, Turn
-from cloud.detect.lifecycle import SKEW_MS, Raised, Returned
+from cloud.detect.made import Made, Message, Poison, Poisoned, Unjudged
+from cloud.detect.render import leave, render
 from cloud.detect.rules import Rules, RulesOf
-from cloud.detect.silence import Gateway, gateway_event
+from cloud.detect.seen import Frames, decode_seen
 from cloud.detect.subject import LIMIT, Kept, Subject
 from cloud.fhir import resources
-from cloud.fhir.charting import Given, Leaving
 from cloud.fhir.ids import is_subject
 from cloud.policy.model import Policy
 from cloud.policy.resolve import resolve
@@ -40,20 +40,12 @@ from vitals import columns as columns_of
 from vitals.codes import VITALS, decimal_scale
 from vitals.columns import TIME_MS_MAX, Columns, Source
 from vitals.errors import ConfigError, VitalsError
-from vitals.interval import IntervalSet
 from vitals.limits import FUTURE_MS_MAX
 from vitals.reading import Reading
-from vitals.tally import Sums, Tally
-from vitals.topics import home_of, partition_of
+from vitals.topics import partition_of
 
 TICK_MS: Final = 1_000
 """How often the clock is looked at: an escalation or a silence is told a second late at most."""
-
-GATEWAYS_MAX: Final = 10_000
-"""Gateways watched; further ones are served all the same, but nobody misses them."""
-
-CHARTED_MAX: Final = 400
-"""Observations in one Bundle of charting by the minute: below chart.BUNDLE_BYTES_MAX."""
 
 IDLE_CHUNKS: Final = 8
 """Chunks written in a turn that was given nothing."""
@@ -61,104 +53,8 @@ IDLE_CHUNKS: Final = 8
 SCALE: Final = tuple(decimal_scale(vital) for vital in VITALS)
 
 
-class Poison(Exception):
-    """A record that is no samples record, or not of this partition. Says why in a closed word."""
-
-    def __init__(self, reason: str) -> None:
-        """``reason``: malformed, range, subject, partition or unjudgeable."""
-        super().__init__(reason)
-        self.reason = reason
-
-
-class Unjudged(Exception):
-    """Judging a record failed in a way nobody foresaw: memory is not to be trusted any more."""
-
-    def __init__(self, offset: int) -> None:
-        """``offset`` of the record."""
-        super().__init__(offset)
-        self.offset = offset
-
-
-class Seen(msgspec.Struct, frozen=True):
-    """The stored form of what was seen of one (edge, epoch)."""
-
-    floor: int
-    ranges: list[tuple[int, int]]
-    readings: int
-    frames: int
-    again: int = 0
-    """Records that had been seen before."""
-    sums: Sums | None = None
-    """Of `vitals.tally` over the frames taken; None: begun by a version that kept none."""
-
-
-class Message(NamedTuple):
-    """One message to produce to the record's own partition."""
-
-    key: bytes
-    value: bytes
-
-
-class Poisoned(NamedTuple):
-    """A record that was set aside."""
-
-    offset: int
-    reason: str
-    value: bytes
-
-
-class Made:
-    """What a turn gave."""
-
-    __slots__ = ("alerts", "duplicates", "fhir", "late", "poison", "readings", "refused")
-
-    def __init__(self) -> None:
-        """Begin empty."""
-        self.fhir: list[Message] = []
-        self.alerts: list[AlertEvent] = []
-        self.poison: list[Poisoned] = []
-        self.readings = self.duplicates = self.late = self.refused = 0
-
-
-class _Edge:
-    """Memory of one (edge, epoch)."""
-
-    __slots__ = ("again", "seen", "summed", "tally")
-
-    def __init__(self, stored: Seen | None = None) -> None:
-        if stored is None:
-            stored = Seen(0, [], 0, 0, 0, (0, 0, 0))
-        self.seen = IntervalSet(stored.ranges, stored.floor)
-        self.tally = Tally(stored.frames, stored.readings, stored.sums or (0, 0, 0))
-        self.again = stored.again
-        self.summed = stored.sums is not None
-
-    def stored(self) -> Seen:
-        return Seen(
-            self.seen.floor,
-            list(self.seen),
-            self.tally.readings,
-            self.tally.frames,
-            self.again,
-            self.tally.sums if self.summed else None,
-        )
-
-
-class _Common(msgspec.Struct, array_like=True):
-    """What belongs to no subject. Fields are only added at the end."""
-
-    gateways: dict[str, Gateway] = {}
-    episodes: dict[str, Episodes] = {}
-    policy: str = ""
-    """Its text."""
-    who: str = ""
-    """Who gave it."""
-
-
 _encoder: Final = msgspec.msgpack.Encoder()
-_seen_decoder: Final = msgspec.msgpack.Decoder(Seen)
 _instruction_decoder: Final = msgspec.json.Decoder(Instruction)
-_alert_encoder: Final = msgspec.json.Encoder()
 
 
 class Partition:
@@ -168,10 +64,10 @@ class Partition:
         """Begin empty, without a policy: the first instruction must be one."""
         self.number = number
         self.policy: Policy | None = None
-        self._edges: dict[tuple[str, str], _Edge] = {}
+        self._edges: dict[tuple[str, str], Frames] = {}
         self._changed: set[tuple[str, str]] = set()
         self._subjects: dict[str, Subject] = {}
-        self._common = _Common()
+        self._gateways = Gateways(number, self._rules_of)
         self._rules = RulesOf()
         self._rotation = Rotation()
         self._ticked_ms = 0
@@ -199,7 +95,7 @@ class Partition:
                 if value is None:
                     self._edges.pop((edge, epoch), None)
                 else:
-                    self._edges[edge, epoch] = _Edge(_seen_decoder.decode(value))
+                    self._edges[edge, epoch] = Frames(decode_seen(value))
             elif value is None or kind == "subject":
                 return  # of a version that kept each subject by itself
             elif kind == "turn":
@@ -225,9 +121,9 @@ class Partition:
             self._rotation.side, self._ticked_ms = newest.side, newest.ticked_ms
         common = read.chunks.get(COMMON)
         if common is not None:
-            self._common = msgspec.convert(common[""], _Common)
-            if self._common.policy:
-                self.policy = open_published(self._common.policy)
+            self._gateways.common = msgspec.convert(common[""], Common)
+            if self._gateways.common.policy:
+                self.policy = open_published(self._gateways.common.policy)
         for index, kept in read.chunks.items():
             if index != COMMON:
                 for name, stored in kept.items():
@@ -243,7 +139,8 @@ class Partition:
 
     def wants(self, who: str, policy: str) -> bool:
         """Tell whether a policy of ``who`` has to be given: none is there, or an older of his."""
-        return self.policy is None or (self._common.who == who and self._common.policy != policy)
+        common = self._gateways.common
+        return self.policy is None or (common.who == who and common.policy != policy)
 
     @property
     def side(self) -> int:
@@ -315,7 +212,7 @@ class Partition:
         if tick:
             self._ticked_ms = now_ms
             self._tick_gateways(now_ms, made)
-        away = [edge for edge, gateway in self._common.gateways.items() if gateway.away]
+        away = self._gateways.away()
         self._heard_again(back, now_ms)
         if tick:
             self._tick_subjects(now_ms, frozenset(away), made, everybody=everybody)
@@ -383,7 +280,7 @@ class Partition:
                 if subject.slice in by_slice:
                     by_slice[subject.slice][subject.name] = subject.stored()
         for index in due:
-            kept = {"": self._common} if index == COMMON else by_slice[index]
+            kept = {"": self._gateways.common} if index == COMMON else by_slice[index]
             out.append((self._message(f"chunk/{index}", Chunk(kept)), index))
             self._changed |= {name for name in self._edges if _edge_slice(name) == index}
         if due:
@@ -412,9 +309,8 @@ class Partition:
             return True  # set back: everybody is looked at
         if now_ms - self._ticked_ms > silence.PAUSE_MS:
             return True  # a turn notices the pause
-        if any(subject.due_ms <= now_ms for subject in self._subjects.values()) or any(
-            self._gateway_due(edge, gateway, now_ms)
-            for edge, gateway in self._common.gateways.items()
+        if self._gateways.due(now_ms) or any(
+            subject.due_ms <= now_ms for subject in self._subjects.values()
         ):
             return True
         self._ticked_ms = now_ms
@@ -450,15 +346,9 @@ class Partition:
         name = (record.edge, record.epoch)
         edge = self._edges.get(name)
         if edge is None:
-            edge = self._edges[name] = _Edge()
+            edge = self._edges[name] = Frames()
         self._changed.add(name)
-        new = edge.seen.add(record.seq)
-        edge.seen.raise_floor(record.floor)
-        if new:
-            edge.tally.add(record.seq, len(record.columns))
-        else:
-            edge.again += 1
-        return new
+        return edge.once(record.seq, record.floor, len(record.columns))
 
     # -- what is given -------------------------------------------------------------------------
 
@@ -473,7 +363,11 @@ class Partition:
             self._command(given, now_ms, made)
         elif isinstance(given, Presence):
             if self._holds(COMMON):
-                self._presence(given, now_ms, made, back)
+                self._rotation.dirty[COMMON] = True
+                came_back, told = self._gateways.presence(given, now_ms)
+                made.alerts += told
+                if came_back:
+                    back.append(given.edge)
         else:
             self._new_policy(given, made)
 
@@ -486,7 +380,7 @@ class Partition:
             return
         if not self._holds(subject.slice):
             return
-        told = subject.command(command, now_ms)
+        told = orders.carry_out(subject, command, now_ms)
         if command.kind == "limit":
             self._ruled(subject)
         self._touch(subject)
@@ -495,14 +389,10 @@ class Partition:
 
     def _answer(self, command: Command, now_ms: int) -> list[AlertEvent]:
         """Carry out a command about a gateway's alert."""
-        held = self._common.episodes.get(command.subject)
-        if held is None or not self._holds(COMMON):
+        if not self._holds(COMMON):
             return []
         self._rotation.dirty[COMMON] = True
-        _, told = answer(held, command, now_ms, self._rules_of(command.subject).life)
-        if not held:
-            del self._common.episodes[command.subject]
-        return told
+        return self._gateways.answer(command, now_ms)
 
     def _new_policy(self, given: NewPolicy, made: Made) -> None:
         try:
@@ -510,71 +400,24 @@ class Partition:
         except ConfigError:
             made.refused += 1
             return
-        self._common.policy, self._common.who = given.toml, given.who
+        self._gateways.common.policy, self._gateways.common.who = given.toml, given.who
         self._rules = RulesOf()
         for _, subject in sorted(self._subjects.items()):
             self._ruled(subject)
-            made.alerts += subject.renounce(self._now_ms)
+            made.alerts += orders.renounce(subject, self._now_ms)
         # So that no turn is ever replayed under another policy than it was given under.
         self._everything = True
 
-    def _presence(self, given: Presence, now_ms: int, made: Made, back: list[str]) -> None:
-        gateways = self._common.gateways
-        gateway = gateways.get(given.edge)
-        self._rotation.dirty[COMMON] = True
-        if gateway is None:
-            if given.connected and len(gateways) < GATEWAYS_MAX:
-                gateways[given.edge] = Gateway(now_ms, now_ms)
-            return
-        if not given.connected:
-            return  # its time runs: it may be back with another ingest in a second
-        gateway.heard_ms = now_ms
-        if gateway.away:
-            gateway.away = False
-            gateway.since_ms = now_ms
-            back.append(given.edge)
-            made.alerts += self._gateway_lives(given.edge, Returned(now_ms, now_ms), None)
-
-    def _gateway_lives(
-        self, edge: str, given: Raised | Returned, event: AlertEvent | None
-    ) -> list[AlertEvent]:
-        if home_of(edge) != self.number:
-            return []
-        held = self._common.episodes.setdefault(edge, {})
-        out = give(held, silence.GATEWAY_RULE, given, self._rules_of(edge).life, event)
-        if not held:
-            del self._common.episodes[edge]
-        return out
-
-    def _gateway_due(self, edge: str, gateway: Gateway, now_ms: int) -> bool:
-        held = self._common.episodes.get(edge)
-        return (
-            not gateway.away
-            and now_ms - gateway.heard_ms > self._rules_of(edge).effective.silence.gateway_ms
-        ) or (held is not None and due(held, self._rules_of(edge).life) <= now_ms)
-
     def _tick_gateways(self, now_ms: int, made: Made) -> None:
-        for edge, gateway in self._common.gateways.items():
-            if gateway.heard_ms > now_ms + SKEW_MS:
-                gateway.heard_ms = now_ms  # the clock was set back: count from now
-            if not self._gateway_due(edge, gateway, now_ms):
-                continue
-            self._rotation.dirty[COMMON] = True
-            effective = self._rules_of(edge).effective
-            if not gateway.away and now_ms - gateway.heard_ms > effective.silence.gateway_ms:
-                gateway.away = True
-                event = gateway_event(edge, gateway, now_ms, effective)
-                raised = Raised(event.episode, event.began_ms, event.at_ms)
-                made.alerts += self._gateway_lives(edge, raised, event)
-            if (held := self._common.episodes.get(edge)) is not None:
-                made.alerts += tick(held, now_ms, self._rules_of(edge).life)
+        acted, told = self._gateways.tick(now_ms)
+        self._rotation.dirty[COMMON] |= acted
+        made.alerts += told
 
     def _resume(self, now_ms: int) -> None:
         """Give everybody time to be heard after a pause in which nobody listened."""
         if self._holds(COMMON):
-            for gateway in self._common.gateways.values():
-                gateway.heard_ms = max(gateway.heard_ms, now_ms)
-                self._rotation.dirty[COMMON] = True
+            self._gateways.resume(now_ms)
+            self._rotation.dirty[COMMON] |= bool(self._gateways.common.gateways)
         for subject in self._subjects.values():
             if self._holds(subject.slice):
                 for origin in subject.origins:
@@ -587,7 +430,7 @@ class Partition:
         if not back:
             return
         for subject in self._subjects.values():
-            if self._holds(subject.slice) and subject.back(back, now_ms):
+            if self._holds(subject.slice) and clock.back(subject, back, now_ms):
                 self._touch(subject)
 
     def _tick_subjects(
@@ -601,11 +444,11 @@ class Partition:
         ]
         # By name: the order of memory is another after a restart.
         for subject in sorted(looked_at, key=lambda one: one.name):
-            made.alerts += subject.tick(now_ms, away)
+            made.alerts += clock.act(subject, now_ms, away)
             if subject.minutes.minutes:
-                self._leave(subject, subject.close_minutes(now_ms), made)
+                leave(subject, subject.close_minutes(now_ms), made)
             if self._ruled(subject):
-                made.alerts += subject.renounce(now_ms)
+                made.alerts += orders.renounce(subject, now_ms)
             self._touch(subject)
             if subject.idle:
                 gone.append(subject.name)
@@ -624,7 +467,7 @@ class Partition:
         for subject in subjects:
             self._touch(subject)
         made.readings += len(columns)
-        self._render(columns, subjects, made, told)
+        render(columns, subjects, made, told)
 
     def _subject(self, source: Source, record: SamplesRecord, made: Made) -> Subject:
         subject = self._subjects.get(source.subject)
@@ -713,50 +556,6 @@ class Partition:
                 reading = Reading(vital, value / SCALE[vital], time_ms, ingested_ms)
                 made.alerts += subject.observe(reading, value, ingested_ms)
 
-    def _render(self, columns: Columns, subjects: list[Subject], made: Made, told: int) -> None:
-        """Make Bundles of a record; ``told``: how many alerts there were before it."""
-        if columns.vital:
-            rules = subjects[0].rules
-            alike = len(subjects) == 1 or all(one.rules is rules for one in subjects)
-            if alike and rules.charting.mode == "every":
-                for name, body in rules.chart.bundles(columns):
-                    made.fhir.append(Message(name.encode(), body))
-            elif all(one.rules.charting.mode == "every" for one in subjects):
-                own = {one.name: one.rules.chart for one in subjects}
-                for name, body in rules.chart.bundles(columns, own):
-                    made.fhir.append(Message(name.encode(), body))
-            else:
-                self._chart(columns, subjects, made, told)
-        for subject in subjects:
-            if subject.leaving:
-                made.fhir.append(_bundle(subject.name, subject.leaving))
-                subject.leaving = []
-
-    def _chart(self, columns: Columns, subjects: list[Subject], made: Made, told: int) -> None:
-        """Chart what the policy of each subject says."""
-        given: dict[str, list[Given]] = {}
-        newest = max(columns.times_ms())
-        for at, reading in columns.rows():
-            device = columns.sources[at].device
-            given.setdefault(subjects[at].name, []).append(Given(device, reading))
-        by_name = {subject.name: subject for subject in subjects}
-        for name, readings in given.items():
-            subject = by_name[name]
-            self._leave(subject, subject.chart(readings, made.alerts[told:], newest), made)
-
-    def _leave(self, subject: Subject, leaving: Leaving, made: Made) -> None:
-        chart = subject.rules.chart
-        built: dict[str, bytes] = {}
-        for make, those in ((chart.rows, leaving.readings), (chart.minute, leaving.minutes)):
-            by_device: dict[str, list[Reading]] = {}
-            for device, reading in those:
-                by_device.setdefault(device, []).append(reading)
-            for device, readings in by_device.items():
-                built |= {one.id: one.body for one in make(subject.name, device, readings)}
-        entries = list(built.items())
-        for at in range(0, len(entries), CHARTED_MAX):
-            made.fhir.append(_bundle(subject.name, entries[at : at + CHARTED_MAX]))
-
     # -- rules ---------------------------------------------------------------------------------
 
     def _ruled(self, subject: Subject) -> bool:
@@ -786,15 +585,3 @@ class Partition:
 
 def _edge_slice(name: tuple[str, str]) -> int:
     return zlib.crc32("/".join(name).encode()) % CHUNKS
-
-
-def _bundle(subject: str, built: Sequence[tuple[str, bytes]]) -> Message:
-    """Return Observations (id, body) as one transaction Bundle."""
-    entries = [(f"Observation/{ident}", body) for ident, body in built]
-    return Message(subject.encode(), resources.transaction(entries))
-
-
-def alert_message(alert: AlertEvent) -> Message:
-    """Return an alert event as it lies in its topic."""
-    key = f"{alert.subject}/{alert.episode}".encode()
-    return Message(key, _alert_encoder.encode(alert))

@@ -13,21 +13,19 @@ Measured on 2 shared x86-64 cores: 0.13 Âµs a reading within its hold, 6 to 15 Â
 """
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
 from cloud.detect import device, marking, scoring, threshold, trending
 from cloud.detect import signal as signals
-from cloud.detect.alerts import Episodes, answer, due, give, of_watch, tick
+from cloud.detect.alerts import Episodes, due, give, of_watch
 from cloud.detect.episode import Step
 from cloud.detect.journal import slice_of
-from cloud.detect.lanes import Pair, Watches, clamp_ms
+from cloud.detect.lanes import Watches, clamp_ms
 from cloud.detect.lifecycle import (
-    SKEW_MS,
     Acknowledge,
-    Clear,
     Raised,
     Release,
     Returned,
@@ -36,21 +34,20 @@ from cloud.detect.lifecycle import (
 from cloud.detect.marking import Traces
 from cloud.detect.rules import Rules
 from cloud.detect.scores.parameters import Charted
-from cloud.detect.silence import Origin, device_event, device_key, signal_event
+from cloud.detect.silence import Origin, device_key
 from cloud.detect.threshold import Finding
 from cloud.detect.trending import AllSeries
 from cloud.fhir import charting
 from cloud.fhir.ids import observation_id, score_id
 from cloud.fhir.observations import MINUTE_MS
-from cloud.policy.resolve import refusal
-from cloud.records import AlertEvent, Command
+from cloud.records import AlertEvent
 from vitals.codes import VITALS, Status, decimal_scale
 from vitals.reading import DeviceAlert, Reading
 
 _OK: Final = int(Status.OK)
 _MISSING: Final = int(Status.MISSING)
 _COUNT: Final = len(VITALS)
-_NOTHING: Final = 2**31 - 1
+NOTHING: Final = 2**31 - 1
 _UNSET: Final = -(2**31)
 
 CONTINUOUS: Final = tuple(vital.index for vital in VITALS if vital.continuous)
@@ -64,10 +61,6 @@ BEDSIDE: Final = "device"
 """Who: a user at the device itself."""
 SYSTEM: Final = "system"
 """Who: this program, where a life only ends by a user's word."""
-POLICY: Final = "policy"
-"""Why: the policy no longer has the rule."""
-FORGOTTEN: Final = "forgotten"
-"""Why: nothing came for so long that nobody is watched there any more."""
 
 COMMANDS_KEPT: Final = 32
 """Ids of commands remembered: a repeated one follows its first within seconds."""
@@ -87,10 +80,10 @@ SCORE_EVERY_MS: Final = 5_000
 FRESH_MS: Final = 60_000
 """After a longer gap a value is looked at whole: what was too old for a score may be new again."""
 
-SCALE: Final = tuple(decimal_scale(vital) for vital in VITALS)
-
 LOOK_MS: Final = 15_000
 """How often the clock looks for signals that are no longer sent."""
+
+SCALE: Final = tuple(decimal_scale(vital) for vital in VITALS)
 
 
 class Kept(msgspec.Struct, array_like=True):
@@ -208,8 +201,8 @@ class Subject:
         """Alarms around which every reading is charted."""
         self.leaving: list[tuple[str, bytes]] = []
         """Scores that leave: (id, body); whoever takes them empties it."""
-        self.low = array("i", [_NOTHING]) * _COUNT
-        self.high = array("i", [-_NOTHING]) * _COUNT
+        self.low = array("i", [NOTHING]) * _COUNT
+        self.high = array("i", [-NOTHING]) * _COUNT
         self.until = array("q", bytes(8 * _COUNT))
 
     def stored(self) -> Kept:
@@ -242,7 +235,7 @@ class Subject:
     def ask(self) -> None:
         """Empty every hold."""
         for vital in range(_COUNT):
-            self.low[vital], self.high[vital] = _NOTHING, -_NOTHING
+            self.low[vital], self.high[vital] = NOTHING, -NOTHING
 
     # -- readings ----------------------------------------------------------------------------
 
@@ -300,11 +293,11 @@ class Subject:
                     out += self._score(at_ms)
             self._hold(vital)
         elif not channel:
-            self.low[vital], self.high[vital] = _NOTHING, -_NOTHING
+            self.low[vital], self.high[vital] = NOTHING, -NOTHING
             if live and reading.status == _MISSING:
                 out += self._went(vital, at_ms)
         if out:
-            self._schedule()
+            self.schedule()
         return out
 
     def _went(self, vital: int, at_ms: int) -> list[AlertEvent]:
@@ -334,7 +327,7 @@ class Subject:
             out += self._score(time_ms)
         self._hold(vital)
         if out:
-            self._schedule()
+            self.schedule()
         return out
 
     def _score_due(self, at_ms: int) -> bool:
@@ -383,7 +376,7 @@ class Subject:
                 give(self.episodes, key, Suppress(cause, told.at_ms), life, told)
             out += give(self.episodes, key, of_watch(told, raised=raised), life, told)
             if judged.step is not Step.WORSE:
-                out += self._explain(key, told.at_ms)
+                out += self.explain(key, told.at_ms)
         return out
 
     def _cause_of(self, key: str, priority: str) -> str:
@@ -398,7 +391,7 @@ class Subject:
                 return held.life.episode
         return ""
 
-    def _explain(self, key: str, at_ms: int) -> list[AlertEvent]:
+    def explain(self, key: str, at_ms: int) -> list[AlertEvent]:
         """Let the most urgent true condition of a family suppress the others, or release them."""
         family = family_of(key)
         out: list[AlertEvent] = []
@@ -447,7 +440,7 @@ class Subject:
                     out += self._told(found, NO_MARKS)
         if scoring.running(self.watches, levels):
             for vital in scoring.PARAMETERS:
-                self.low[vital], self.high[vital] = _NOTHING, -_NOTHING
+                self.low[vital], self.high[vital] = NOTHING, -NOTHING
         return out
 
     def _measured(self) -> dict[int, Charted]:
@@ -490,7 +483,7 @@ class Subject:
     def _hold(self, vital: int) -> None:
         """Compute within which values and until when a reading of ``vital`` changes nothing."""
         rules = self.rules
-        self.low[vital], self.high[vital] = _NOTHING, -_NOTHING
+        self.low[vital], self.high[vital] = NOTHING, -NOTHING
         if self.stale >> vital & 1 or not self.last[vital]:
             return
         if self.watches:
@@ -568,7 +561,7 @@ class Subject:
             Returned(ingested_ms, ingested_ms),
             self.rules.life,
         )
-        self._schedule()
+        self.schedule()
         return out
 
     def device_alert(self, alert: DeviceAlert, name: str, ingested_ms: int) -> list[AlertEvent]:
@@ -590,137 +583,10 @@ class Subject:
         if alert.inactivation == "alert-acknowledged":
             seen = Acknowledge(BEDSIDE, "acknowledged at the device", event.at_ms)
             out += give(self.episodes, key, seen, life)
-        self._schedule()
+        self.schedule()
         return out
 
-    # -- commands ----------------------------------------------------------------------------
-
-    def command(self, command: Command, now_ms: int) -> list[AlertEvent]:
-        """Carry out a command once; what means nothing here changes and tells nothing."""
-        if command.id in self.commands:
-            return []
-        self.commands = [*self.commands[1 - COMMANDS_KEPT :], command.id]
-        if command.kind == "limit":
-            told = self._limit(command, now_ms)
-            self._schedule()
-            return told
-        key, out = answer(self.episodes, command, now_ms, self.rules.life)
-        if not key:
-            return []
-        if command.kind == "clear" and out:
-            self._restart(key)
-        out += self._explain(key, now_ms)
-        self._schedule()
-        self.ask()
-        return out
-
-    def _restart(self, key: str) -> None:
-        """Forget what a cleared condition was, so that it is raised anew when it is still true."""
-        pair = self.watches.pop(key, None)
-        if pair is not None and not Pair(late=pair.late).still:
-            self.watches[key] = Pair(late=pair.late)
-        for origin in self.origins:
-            if device_key(origin.device) == key:
-                origin.silent = False
-        for vital in VITALS:
-            if key == signals.rule_of(vital):
-                self.stale &= ~(1 << vital.index)
-
-    def _limit(self, command: Command, now_ms: int) -> list[AlertEvent]:
-        effective = self.rules.effective
-        if command.limit is None:
-            if self.own.pop(command.rule, None) is None:
-                return []
-            why = command.why
-        else:
-            refused = refusal(effective, command.rule, command.limit)
-            if refused is None:
-                self.own[command.rule] = (command.limit, command.until_ms or 0)
-            why = f"refused: {refused}" if refused else command.why
-        return [_limit_event(self.name, command, now_ms, effective.version, why)]
-
-    def renounce(self, now_ms: int) -> list[AlertEvent]:
-        """End the episodes of rules that no longer hold; what they explained rings by itself."""
-        effective = self.rules.effective
-        known = {limit.rule for limits in effective.limits for limit in limits}
-        known |= {level.rule for level in self.rules.levels}
-        known |= {slope.rule for slopes in effective.trends for slope in slopes}
-        known |= {signals.rule_of(vital) for vital in VITALS if effective.losses.enabled}
-        out: list[AlertEvent] = []
-        for key in dict.fromkeys([*self.watches, *self.episodes]):
-            rule = key.partition("#")[0]
-            if rule in known or "@" in rule:
-                continue
-            self.watches.pop(key, None)
-            if key in self.episodes:
-                told = self.episodes[key].told
-                event = msgspec.structs.replace(told, policy=effective.version)
-                given = Clear(SYSTEM, POLICY, now_ms)
-                out += give(self.episodes, key, given, self.rules.life, event)
-            out += self._explain(key, now_ms)
-        self._schedule()
-        return out
-
-    # -- the clock ---------------------------------------------------------------------------
-
-    def tick(self, now_ms: int, away: frozenset[str]) -> list[AlertEvent]:
-        """Let the clock act; ``away``: gateways that are gone, whose devices are not silent."""
-        life = self.rules.life
-        out = tick(self.episodes, now_ms, life)
-        silence = self.rules.effective.silence
-        for origin in list(self.origins):
-            if origin.heard_ms > now_ms + SKEW_MS:
-                origin.heard_ms = now_ms  # the clock was set back: count from now
-            gone_ms = now_ms - origin.heard_ms
-            key = device_key(origin.device)
-            origin.away = origin.edge in away
-            if not silence.enabled or origin.away:
-                continue
-            if gone_ms > silence.forget_ms:
-                self.origins.remove(origin)
-                out += give(self.episodes, key, Clear(SYSTEM, FORGOTTEN, now_ms), life)
-            elif gone_ms > silence.after_ms and not origin.silent and self._had_signals():
-                origin.silent = True
-                event = device_event(self.name, origin, now_ms, self.rules.effective)
-                given = Raised(event.episode, event.began_ms, event.at_ms)
-                out += give(self.episodes, key, given, life, event)
-        if now_ms - self.looked_ms >= LOOK_MS:
-            self.looked_ms = now_ms
-            out += self._stale(now_ms)
-        self.own = {rule: held for rule, held in self.own.items() if not 0 < held[1] <= now_ms}
-        self._schedule(now_ms)
-        return out
-
-    def _had_signals(self) -> bool:
-        return any(self.last[vital] for vital in CONTINUOUS)
-
-    def _stale(self, now_ms: int) -> list[AlertEvent]:
-        """Raise signals that are no longer sent by devices that go on."""
-        loss = self.rules.effective.losses
-        newest = max((self.last[vital] for vital in CONTINUOUS), default=0)
-        if not loss.enabled or now_ms - newest > loss.stale_ms:
-            return []  # nothing comes at all: silence, or the link
-        out: list[AlertEvent] = []
-        for vital in CONTINUOUS:
-            last_ms = self.last[vital]
-            rule = signals.rule_of(VITALS[vital])
-            if not last_ms or newest - last_ms <= loss.stale_ms or rule in self.watches:
-                continue
-            if newest - last_ms > self.rules.effective.silence.forget_ms:
-                self.last[vital] = 0
-                self.stale &= ~(1 << vital)
-                out += give(self.episodes, rule, Clear(SYSTEM, FORGOTTEN, now_ms), self.rules.life)
-            elif not self.stale >> vital & 1:
-                self.stale |= 1 << vital
-                self.low[vital], self.high[vital] = _NOTHING, -_NOTHING
-                event = signal_event(
-                    self.name, VITALS[vital], last_ms, now_ms, self.rules.effective
-                )
-                given = Raised(event.episode, event.began_ms, event.at_ms)
-                out += give(self.episodes, rule, given, self.rules.life, event)
-        return out
-
-    def _schedule(self, now_ms: int = 0) -> None:
+    def schedule(self, now_ms: int = 0) -> None:
         """Say when the clock would next do something."""
         wanted = due(self.episodes, self.rules.life)
         silence = self.rules.effective.silence
@@ -740,45 +606,7 @@ class Subject:
                 wanted = min(wanted, until_ms)
         self.due_ms = max(wanted, now_ms + 1) if now_ms else wanted
 
-    def back(self, edges: Sequence[str], now_ms: int) -> bool:
-        """Give devices of gateways that came back their time; return whether there is one."""
-        found = False
-        for origin in self.origins:
-            if origin.edge in edges:
-                origin.heard_ms = max(origin.heard_ms, now_ms)
-                origin.away = False
-                found = True
-        if found:
-            self._schedule()
-        return found
-
     @property
     def idle(self) -> bool:
         """True when nothing is left to remember: every device forgotten, no episode."""
         return not self.origins and not self.episodes and not self.own
-
-
-def _limit_event(subject: str, command: Command, now_ms: int, version: str, why: str) -> AlertEvent:
-    """Return what tells that a limit was changed, or why not: an episode of one step."""
-    return AlertEvent(
-        episode=command.id,
-        subject=subject,
-        kind=LIMIT,
-        vital=command.rule.partition(".")[0],
-        priority="low",
-        state="ended",
-        text=f"{command.rule} "
-        + ("as the policy says" if command.limit is None else f"{command.limit:g}"),
-        limit=command.limit or 0.0,
-        worst=0.0,
-        began_ms=now_ms,
-        raised_ms=now_ms,
-        at_ms=now_ms,
-        policy=version,
-        ended_ms=now_ms,
-        rule=command.rule,
-        step="limit",
-        number=1,
-        who=command.who,
-        why=why,
-    )

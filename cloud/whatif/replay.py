@@ -19,6 +19,7 @@ from typing import Final, NamedTuple, cast
 
 import numpy as np
 
+from cloud.detect import clock
 from cloud.detect.lifecycle import NEVER
 from cloud.detect.partition import TICK_MS
 from cloud.detect.rules import RulesOf
@@ -176,7 +177,7 @@ def _holds(subject: Subject) -> tuple[list[int], list[int], list[int], list[int]
 def _clock(subject: Subject, wake_ms: int, now_ms: int, out: list[Told]) -> int:
     """Tick at every whole second that is due up to ``now_ms``; return the next one."""
     while wake_ms <= now_ms:
-        _tell(subject, subject.tick(wake_ms, NOBODY_AWAY), out)
+        _tell(subject, clock.act(subject, wake_ms, NOBODY_AWAY), out)
         if subject.idle:
             return NEVER
         wake_ms = next_tick_ms(max(subject.due_ms, wake_ms + 1))

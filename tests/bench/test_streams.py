@@ -27,7 +27,7 @@ from bench.streams_data import (
 )
 from bench.streams_policy import bundles
 from bench.streams_sides import write_templates
-from cloud.detect.partition import Message
+from cloud.detect.made import Message
 from cloud.fhir.ids import instant
 from cloud.records import SamplesRecord, decode_samples
 from vitals import columns as columns_of

@@ -263,7 +263,7 @@ def test_detects_state_of_an_unknown_shape_is_said() -> None:
 
 
 def test_the_dedupe_state_has_the_shape_detect_writes() -> None:
-    from cloud.detect.partition import Seen
+    from cloud.detect.seen import Seen
 
     state = Seen(floor=2, ranges=[(2, 9)], readings=40, frames=9, again=3, sums=(1, 2, 3))
     held = dedupe_of({f"7/dedupe/ward-3/{E1}": msgspec.msgpack.encode(state)})[NAME]

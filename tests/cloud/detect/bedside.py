@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from cloud.detect.partition import Made
+from cloud.detect.made import Made
 from cloud.policy.model import Policy
 from cloud.records import AlertEvent, Command, Instruction, Presence, SamplesRecord
 from tests.cloud.detect.policies import limits_only

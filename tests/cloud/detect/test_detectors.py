@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloud.detect import orders
 from cloud.detect.alerts import give
 from cloud.detect.lifecycle import Acknowledge
 from cloud.detect.subject import Kept, Subject
@@ -337,12 +338,12 @@ def test_a_rule_that_is_gone_ends_its_episode() -> None:
     subject = subject_under(LIMITS)
     observed(subject, trace([85] * 11), T0 + 10_000)
     subject.rules = rules_of(limits_only(HEART), SUBJECT)
-    events = subject.renounce(T0 + 20_000)
+    events = orders.renounce(subject, T0 + 20_000)
     assert [(e.step, e.state, e.rule, e.who, e.why) for e in events] == [
         ("cleared", "ended", "spo2.low.high", "system", "policy")
     ]
     assert all(not key.startswith("spo2.low") for key in (*subject.watches, *subject.episodes))
-    assert subject.renounce(T0 + 20_000) == []
+    assert orders.renounce(subject, T0 + 20_000) == []
 
 
 # -- what came with the life cycle ---------------------------------------------------------------

@@ -15,7 +15,8 @@ from cloud.detect import clients, engine, journal
 from cloud.detect.calls import Fenced, Unreachable
 from cloud.detect.engine import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, REST_S, Batch, Engine
 from cloud.detect.journal import CHUNKS
-from cloud.detect.partition import Message, Seen
+from cloud.detect.made import Message
+from cloud.detect.seen import Seen
 from cloud.detect.subject import Subject
 from cloud.policy.seal import publish
 from cloud.records import AlertEvent, Command, Instruction, NewPolicy, encode

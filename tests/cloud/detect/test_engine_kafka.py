@@ -22,7 +22,8 @@ import msgspec
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from cloud.detect.partition import Seen, alert_message
+from cloud.detect.made import alert_message
+from cloud.detect.seen import Seen
 from cloud.policy.default import DEFAULT
 from cloud.records import AlertEvent, Command, SamplesRecord, encode, samples_key
 from tests.cloud.detect.broker import Broker

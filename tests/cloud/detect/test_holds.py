@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from cloud.detect.partition import Made, Partition
+from cloud.detect.made import Made
+from cloud.detect.partition import Partition
 from cloud.detect.subject import Subject
 from cloud.policy.default import DEFAULT
 from cloud.policy.model import Policy, Trend

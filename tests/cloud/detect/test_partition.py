@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloud.detect import journal, partition
+from cloud.detect import gateways, journal
 from cloud.detect.journal import CHUNKS, COMMON, Marks, Turn, slice_of
-from cloud.detect.partition import IDLE_CHUNKS, Made, Partition, Poison, Seen, Unjudged
-from cloud.detect.partition import alert_message as message_of
+from cloud.detect.made import Made, Poison, Unjudged
+from cloud.detect.made import alert_message as message_of
+from cloud.detect.partition import IDLE_CHUNKS, Partition
+from cloud.detect.seen import Seen
 from cloud.detect.subject import Subject
 from cloud.fhir import chart
 from cloud.fhir.ids import parse_observation_id
@@ -580,7 +582,8 @@ def test_any_history_restarted_anywhere_comes_out_the_same(
         def remembered(log: Log) -> Any:
             """Return it by value: a total in whole numbers comes back as a float."""
             kept = {name: one.stored() for name, one in log.partition._subjects.items()}
-            return msgspec.msgpack.decode(msgspec.msgpack.encode([kept, log.partition._common]))
+            common = log.partition._gateways.common
+            return msgspec.msgpack.decode(msgspec.msgpack.encode([kept, common]))
 
         assert remembered(broken.log) == remembered(whole.log)
         assert last_of(broken.log, "dedupe") == last_of(whole.log, "dedupe")
@@ -589,9 +592,9 @@ def test_any_history_restarted_anywhere_comes_out_the_same(
 def test_a_restart_in_the_middle_of_many_gateways_keeps_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(partition, "GATEWAYS_MAX", 2)
+    monkeypatch.setattr(gateways, "GATEWAYS_MAX", 2)
     log = Log(3, LIMITS)
     log.command([presence(edge=f"edge-{n}") for n in range(3)], T0)
-    assert list(log.partition._common.gateways) == ["edge-0", "edge-1"]
+    assert list(log.partition._gateways.common.gateways) == ["edge-0", "edge-1"]
     log.restart()
-    assert list(log.partition._common.gateways) == ["edge-0", "edge-1"]
+    assert list(log.partition._gateways.common.gateways) == ["edge-0", "edge-1"]

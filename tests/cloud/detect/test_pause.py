@@ -108,7 +108,7 @@ def test_a_gateway_that_was_away_before_stays_away(log: Log) -> None:
 def test_a_pause_is_replayed_as_it_was(log: Log) -> None:
     def heard() -> tuple[int, int]:
         (origin,) = log.partition._subjects[SUBJECT].origins
-        return origin.heard_ms, log.partition._common.gateways[EDGE].heard_ms
+        return origin.heard_ms, log.partition._gateways.common.gateways[EDGE].heard_ms
 
     log.give([spo2(1, T0 + 1000)], T0 + PAUSE)  # with a record, so that no chunk is written
     before = heard()

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from cloud.detect.journal import Turn
-from cloud.detect.partition import Made, Message, Partition
+from cloud.detect.made import Made, Message
+from cloud.detect.partition import Partition
 from cloud.policy.default import DEFAULT
 from cloud.policy.model import Policy
 from cloud.policy.seal import publish

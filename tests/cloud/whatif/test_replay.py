@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 import simulators
-from cloud.detect.partition import TICK_MS, Poison
+from cloud.detect.made import Poison
+from cloud.detect.partition import TICK_MS
 from cloud.policy.default import DEFAULT
 from cloud.policy.model import Policy, Trend
 from cloud.records import AlertEvent, SamplesRecord
