@@ -38,20 +38,18 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicP
 from cloud.brokers import BrokerWatch
 from cloud.detect import clients, metrics
 from cloud.detect.calls import (
-    BACKOFF_S,
     CALL_S,
     RETRY_S_MAX,
     Fenced,
     Unreachable,
     error_of,
-    once,
     retried,
     transient,
 )
 from cloud.detect.clients import Settings
-from cloud.detect.made import Made, Message, Poison, Poisoned, Unjudged, alert_message
+from cloud.detect.made import Made, Poison, Unjudged
+from cloud.detect.outbox import Outbox
 from cloud.detect.partition import Partition
-from cloud.proof import Proof
 from cloud.records import NewPolicy
 from healthsync.runtime.log import Log
 from vitals import topics
@@ -136,8 +134,7 @@ class Engine:
         self._lag_at = 0.0
         self._busy_at = 0.0
         self._producer = clients.producer(base, identity)
-        self._proof = Proof()
-        self._unproven = False
+        self._outbox = Outbox(self._producer, log, monotonic_s)
         self._watch = BrokerWatch()
         self._consumer = clients.consumer(base, identity, self._watch)
         self._commands = clients.commands(base, identity)
@@ -424,102 +421,23 @@ class Engine:
 
     def _commit(self, batch: Batch) -> None:
         """Do the transaction; raises _Aborted, Fenced, Unreachable."""
+        offsets = []
         try:
-            self._producer.begin_transaction()
-            offsets = []
+            self._outbox.begin()
             for number in sorted(batch.made):
                 made, partition = batch.made[number], self._partitions[number]
-                self._send(topics.FHIR.name, number, made.fhir)
-                alerts = [alert_message(alert) for alert in made.alerts]
-                self._send(topics.ALERTS.name, number, alerts)
-                for poisoned in made.poison:
-                    self._set_aside(number, poisoned)
-                for message, chunk in partition.state():
-                    self._send_state(number, partition, message, chunk)
+                self._outbox.put(number, made, partition)
                 # Without records too: by its offsets Kafka tells one whose partition is somebody
                 # else's by now, and refuses.
                 samples = batch.samples.get(number)
                 at = samples[-1][0] + 1 if samples else self._at[number]
                 floor = str(partition.floor)
                 offsets.append(TopicPartition(topics.SAMPLES.name, number, at, metadata=floor))
-            began = self._monotonic_s()
-            group = self._consumer.consumer_group_metadata()
-            # One try each: after a timeout (a broker that was killed) a second call of librdkafka's
-            # may never return, although given one. To start anew is safe and takes a second.
-            once(lambda: self._producer.send_offsets_to_transaction(offsets, group, CALL_S))
-            self._producer.flush(CALL_S)
-            if self._unproven:
-                raise Fenced("unproven-delivery")  # the next one ends the transaction
-            once(lambda: self._producer.commit_transaction(CALL_S))
+            self._outbox.commit(offsets, self._consumer.consumer_group_metadata())
         except KafkaException as raised:
-            self._abort(raised)
-        else:
-            self._at.update({one.partition: one.offset for one in offsets})
-            metrics.COMMIT.observe(self._monotonic_s() - began)
-
-    def _abort(self, raised: KafkaException) -> None:
-        error = error_of(raised)
-        if error.fatal():
-            raise Fenced(error.name()) from raised
-        self._log.warning("aborting", code=error.name())
-        try:
-            self._retried(lambda: self._producer.abort_transaction(CALL_S))
-        except KafkaException as failed:
-            raise Fenced(error_of(failed).name()) from failed
-        raise _Aborted from raised
-
-    def _told(self, error: Any, sent: Any) -> None:
-        """Take the report of one message; an error aborts the transaction by itself."""
-        if error is None and not self._proof(sent):
-            self._unproven = True
-
-    def _send(self, topic: str, partition: int, messages: list[Message]) -> None:
-        """Hand messages to the producer, waiting for room in its buffer."""
-        waiting = [{"key": message.key, "value": message.value} for message in messages]
-        deadline = self._monotonic_s() + RETRY_S_MAX
-        while waiting:
-            self._producer.produce_batch(
-                topic, waiting, partition=partition, on_delivery=self._told
-            )
-            failed = [one for one in waiting if "_error" in one]
-            for one in failed:
-                error: Any = one.pop("_error")
-                if error.code() != KafkaError._QUEUE_FULL:
-                    raise KafkaException(error)
-            if failed and self._monotonic_s() > deadline:
-                raise Unreachable(topic)
-            waiting = failed
-            self._producer.poll(BACKOFF_S if failed else 0)
-
-    def _send_state(self, number: int, partition: Partition, message: Message, chunk: int) -> None:
-        """Hand one record of ``state`` over; its partition is told where a chunk came to lie."""
-
-        def lies(error: Any, sent: Any) -> None:
-            self._told(error, sent)
-            if error is None and not self._unproven:
-                partition.wrote(chunk, sent.offset())
-
-        self._produce(topics.STATE.name, number, message, lies if chunk >= 0 else self._told)
-
-    def _set_aside(self, number: int, poisoned: Poisoned) -> None:
-        """Hand a record that cannot be judged to whoever will look into it."""
-        metrics.POISON.labels(poisoned.reason).inc()
-        self._log.error("poison", reason=poisoned.reason, partition=number, offset=poisoned.offset)
-        key = f"{number}/{poisoned.offset}/{poisoned.reason}".encode()
-        self._produce(topics.POISON.name, number, Message(key, poisoned.value), self._told)
-
-    def _produce(self, topic: str, number: int, message: Message, lies: Any) -> None:
-        """Produce one message, waiting for room in the producer's buffer."""
-        deadline = self._monotonic_s() + RETRY_S_MAX
-        while True:
-            try:
-                self._producer.produce(topic, message.value, message.key, number, on_delivery=lies)
-            except BufferError:
-                if self._monotonic_s() > deadline:
-                    raise Unreachable(topic) from None
-                self._producer.poll(BACKOFF_S)
-            else:
-                return
+            self._outbox.abort(raised)
+            raise _Aborted from raised
+        self._at.update({one.partition: one.offset for one in offsets})
 
     def _retried(self, call: Callable[[], Any]) -> Any:
         return retried(call, self._log, self._monotonic_s)
