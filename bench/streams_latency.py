@@ -19,7 +19,7 @@ from bench.streams_run import contending, warmed
 from bench.streams_sides import Side
 from bench.uplink import Goals
 
-WARM_S: Final = 10
+WARM_S: Final = 40
 SECONDS: Final = 20
 """Measured at each rate."""
 

@@ -5,7 +5,6 @@ that a clean stop loses nothing. SIGTERM and SIGINT stop, SIGHUP reads the confi
 systemd's watchdog is fed only while data can flow. Exit codes are `healthsync.runtime.exits`.
 """
 
-import gc
 import resource
 import signal
 import sqlite3
@@ -30,18 +29,12 @@ from edge.renew import Renewal
 from edge.seal import Sealing
 from edge.uplink import Uplink, leaves
 from healthsync import __version__
-from healthsync.runtime import clock
+from healthsync.runtime import clock, cycles
 from healthsync.runtime import metrics as metrics_port
 from healthsync.runtime.exits import Exit
 from healthsync.runtime.log import Log
 from healthsync.runtime.notify import notify, watchdog_interval_s
 from vitals.errors import ConfigError
-
-GC_ALLOCATIONS = 50_000
-GC_YOUNG = 20
-GC_OLD = 20
-"""The collector of cycles is for what errors leave behind. Readings make none, but lines make
-tuples by the thousand: at Python's 700 it walked every connection eight times in ten seconds."""
 
 STATE_MODE: Final = 0o750
 
@@ -279,9 +272,8 @@ def run(path: Path) -> int:
         log.error("port-taken", errno=error.errno)  # noqa: TRY400 - our own log
         return Exit.UNAVAILABLE
 
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_ALLOCATIONS, GC_YOUNG, GC_OLD)
+    # At Python's thresholds lines made it walk every connection eight times in ten seconds.
+    cycles.seldom()
 
     def ready() -> None:
         notify("READY=1")

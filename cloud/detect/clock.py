@@ -42,7 +42,9 @@ def act(subject: Subject, now_ms: int, away: frozenset[str]) -> list[AlertEvent]
     if now_ms - subject.looked_ms >= LOOK_MS:
         subject.looked_ms = now_ms
         out += _stale(subject, now_ms)
-    subject.own = {rule: held for rule, held in subject.own.items() if not 0 < held[1] <= now_ms}
+    if subject.own:
+        kept = {rule: held for rule, held in subject.own.items() if not 0 < held[1] <= now_ms}
+        subject.own = kept
     subject.schedule(now_ms)
     return out
 

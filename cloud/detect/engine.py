@@ -51,6 +51,7 @@ from cloud.detect.made import Made, Poison, Unjudged
 from cloud.detect.outbox import Outbox
 from cloud.detect.partition import Partition
 from cloud.records import NewPolicy
+from healthsync.runtime.cycles import building
 from healthsync.runtime.log import Log
 from vitals import topics
 
@@ -325,8 +326,9 @@ class Engine:
         # First the offsets: Kafka answers only when no transaction is about to move them.
         committed = self._retried(lambda: self._consumer.committed(asked, CALL_S))
         floors = {at.partition: _floor(at.metadata) for at in committed}
-        fresh, records = self._retried(lambda: self._read_state(floors))
-        replayed = self._retried(lambda: self._replay(fresh))
+        with building():
+            fresh, records = self._retried(lambda: self._read_state(floors))
+            replayed = self._retried(lambda: self._replay(fresh))
         self._partitions.update(fresh)
         self._at.update({at.partition: max(at.offset, 0) for at in committed})
         self._follow()

@@ -10,7 +10,7 @@ from cloud.policy.default import DEFAULT
 from cloud.policy.seal import publish
 from cloud.policy.text import load as load_policy
 from cloud.settings import kafka_config
-from healthsync.runtime import metrics
+from healthsync.runtime import cycles, metrics
 from healthsync.runtime.clock import now_ms
 from healthsync.runtime.config import load
 from healthsync.runtime.exits import Exit
@@ -35,6 +35,7 @@ def run(config: Path) -> int:
 
 def serve(engine: Engine, stop: Stop, log: Log) -> int:
     """Step the engine until asked to stop; it is closed on every way out."""
+    cycles.seldom()
     try:
         engine.start()
         until_stopped(engine, stop, log)

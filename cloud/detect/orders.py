@@ -25,7 +25,7 @@ def carry_out(subject: Subject, command: Command, now_ms: int) -> list[AlertEven
     """Carry out a command once; what means nothing here changes and tells nothing."""
     if command.id in subject.commands:
         return []
-    subject.commands = [*subject.commands[1 - COMMANDS_KEPT :], command.id]
+    subject.commands = (*subject.commands[1 - COMMANDS_KEPT :], command.id)
     if command.kind == "limit":
         told = _limit(subject, command, now_ms)
         subject.schedule()
@@ -57,19 +57,21 @@ def _restart(subject: Subject, key: str) -> None:
 def _limit(subject: Subject, command: Command, now_ms: int) -> list[AlertEvent]:
     effective = subject.rules.effective
     if command.limit is None:
-        if subject.own.pop(command.rule, None) is None:
+        if command.rule not in subject.own:
             return []
+        subject.own = {rule: held for rule, held in subject.own.items() if rule != command.rule}
         why = command.why
     else:
         refused = refusal(effective, command.rule, command.limit)
         if refused is None:
-            subject.own[command.rule] = (command.limit, command.until_ms or 0)
+            held = (command.limit, command.until_ms or 0)
+            subject.own = {**subject.own, command.rule: held}
         why = f"refused: {refused}" if refused else command.why
     return [_limit_event(subject.name, command, now_ms, effective.version, why)]
 
 
 def renounce(subject: Subject, now_ms: int) -> list[AlertEvent]:
-    """End the episodes of rules that no longer hold; what they explained rings by itsubject."""
+    """End the episodes of rules that no longer hold; what they explained rings by itself."""
     effective = subject.rules.effective
     known = {limit.rule for limits in effective.limits for limit in limits}
     known |= {level.rule for level in subject.rules.levels}

@@ -16,9 +16,18 @@ import msgspec
 
 from cloud.detect import clock, journal, orders, silence
 from cloud.detect.gateways import Common, Gateways
-from cloud.detect.journal import CHUNKS, COMMON, Chunk, Journal, Marks, Rotation, Turn
+from cloud.detect.journal import (
+    CHUNKS,
+    COMMON,
+    Chunk,
+    Journal,
+    Marks,
+    Rotation,
+    Turn,
+    slice_of,
+)
 from cloud.detect.made import Made, Message, Poison, Poisoned, Unjudged
-from cloud.detect.render import leave, render
+from cloud.detect.render import leave, render, without_memory
 from cloud.detect.rules import Rules, RulesOf
 from cloud.detect.seen import Frames, decode_seen
 from cloud.detect.subject import LIMIT, Kept, Subject
@@ -170,8 +179,11 @@ class Partition:
             away = frozenset(turn.away)
             self._tick_subjects(turn.now_ms, away, made, everybody=turn.everybody)
         for offset, value in samples:
-            if offset not in skipped:
-                self._judge(self.read(value), made)
+            if offset in skipped:
+                continue
+            record = self.read(value)
+            if any(self._holds(slice_of(source.subject)) for source in record.columns.sources):
+                self._judge(record, made)
 
     def restored(self) -> None:
         """Take note that everything was replayed."""
@@ -444,10 +456,12 @@ class Partition:
         ]
         # By name: the order of memory is another after a restart.
         for subject in sorted(looked_at, key=lambda one: one.name):
+            # Nothing else of what rules hang on ends by the clock.
+            ending = bool(subject.own) or subject.rules.effective.until_ms is not None
             made.alerts += clock.act(subject, now_ms, away)
             if subject.minutes.minutes:
                 leave(subject, subject.close_minutes(now_ms), made)
-            if self._ruled(subject):
+            if ending and self._ruled(subject):
                 made.alerts += orders.renounce(subject, now_ms)
             self._touch(subject)
             if subject.idle:
@@ -467,7 +481,8 @@ class Partition:
         for subject in subjects:
             self._touch(subject)
         made.readings += len(columns)
-        render(columns, subjects, made, told)
+        if self._frozen is None or not without_memory(subjects):
+            render(columns, subjects, made, told)
 
     def _subject(self, source: Source, record: SamplesRecord, made: Made) -> Subject:
         subject = self._subjects.get(source.subject)
@@ -479,7 +494,7 @@ class Partition:
             subject = Subject(source.subject)  # as far as it goes already: this one is let go
         origin, new = subject.origin(source.device, record.edge, record.ingested_ms)
         if new:
-            subject.edge, subject.device = record.edge, source.device
+            subject.edge, subject.device = origin.edge, origin.device
             self._ruled(subject)
         if origin.silent:
             made.alerts += subject.heard(origin, record.ingested_ms)

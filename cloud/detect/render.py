@@ -29,7 +29,12 @@ def render(columns: Columns, subjects: list[Subject], made: Made, told: int) -> 
     for subject in subjects:
         if subject.leaving:
             made.fhir.append(bundle(subject.name, subject.leaving))
-            subject.leaving = []
+            subject.leaving = ()
+
+
+def without_memory(subjects: list[Subject]) -> bool:
+    """Tell whether rendering a record would leave nothing behind: what left long ago need not."""
+    return all(one.rules.charting.mode == "every" and not one.leaving for one in subjects)
 
 
 def _chart(columns: Columns, subjects: list[Subject], made: Made, told: int) -> None:

@@ -38,7 +38,7 @@ PAUSE_MS: Final = 10_000
 silence that a policy may ask for (cloud/policy/bounds.py, SILENT_S_MIN)."""
 
 
-class Origin(msgspec.Struct, array_like=True):
+class Origin(msgspec.Struct, array_like=True, gc=False):
     """A device of a subject. Fields are only added at the end."""
 
     device: str

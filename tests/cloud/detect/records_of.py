@@ -13,8 +13,8 @@ EDGE, EPOCH = "edge-1", "ab" * 16
 
 
 def subject_in(partition: int, nth: int = 0) -> str:
-    """Return a subject that lies in a partition."""
-    return f"{partition + 8 * nth:08x}" + "0" * 24
+    """Return a subject that lies in a partition, each in another chunk of its memory."""
+    return f"{partition + 8 * nth:08x}{nth:04x}" + "0" * 20
 
 
 def device(nth: int) -> str:

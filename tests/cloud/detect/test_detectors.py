@@ -523,6 +523,16 @@ def test_where_the_readings_are_cut_changes_nothing(
     assert kept == msgspec.msgpack.encode(whole.stored())
 
 
+def test_a_score_that_was_charted_is_stored_as_it_is_restored() -> None:
+    # A whole number of points: 3 before and 3.0 after would be two states.
+    subject = subject_under(WHOLE)
+    observed(subject, [Reading(BY_NAME["spo2"].index, 90.0, T0, T0, 0)], T0)
+    kept = msgspec.msgpack.encode(subject.stored())
+    assert subject.charted
+    again = subject_under(WHOLE, msgspec.msgpack.decode(kept, type=Kept))
+    assert msgspec.msgpack.encode(again.stored()) == kept
+
+
 @settings(deadline=None)
 @given(walks())
 def test_every_episode_is_told_from_its_raise_to_its_end_in_numbers(rows: list[Reading]) -> None:
