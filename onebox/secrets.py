@@ -35,6 +35,16 @@ PASSWORDS: Final = (
 WARD_USER: Final = "ward"
 
 
+def cluster_id(draw: Callable[[int], str]) -> bytes:
+    """Return a Kafka cluster's id, as ``draw`` gives it: 16 bytes in base64url.
+
+    One that begins with a hyphen is drawn again: Kafka's tools take it for an option.
+    """
+    while (name := draw(16)).startswith("-"):
+        pass
+    return name.encode("ascii")
+
+
 class Secrets:
     """Paths and values of the secrets in one folder."""
 
@@ -56,7 +66,7 @@ class Secrets:
         self._once("settings.key", lambda: Ed25519PrivateKey.generate().private_bytes_raw())
         signing = Ed25519PrivateKey.from_private_bytes(self.path("settings.key").read_bytes())
         self._once("settings.pub", signing.public_key().public_bytes_raw)
-        self._once("kafka-cluster.id", lambda: secrets.token_urlsafe(16).encode())
+        self._once("kafka-cluster.id", lambda: cluster_id(secrets.token_urlsafe))
         for service in ("s3", "aws"):
             pair = f"{self.password(f'{service}-access')}\n{self.password(f'{service}-secret')}\n"
             self._once(f"{service}.credentials", pair.encode)
