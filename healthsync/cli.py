@@ -17,6 +17,7 @@ from vitals.errors import ConfigError
 PARTS: Final = {
     "edge": ("edge.cli", "the ward gateway: collector, spool, uplink"),
     "cloud": ("cloud.cli", "the cloud services: ingest, detect, project, archive, api"),
+    "firewall": ("firewall.command", "the host's own firewall: plan, apply, confirm, verify"),
     "onebox": ("onebox.cli", "the whole system on one machine with real servers"),
     "simulate": ("simulators.cli", "bedside devices: replay of recorded patients"),
     "audit": ("cloud.audit.cli", "compare the counts at every stage"),
