@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Literal, Self
 
-from tests.firewall.lab.errors import LabError
+from tests.firewall.lab.errors import LabError, LabUnavailable
 from tests.firewall.lab.links import FAR_IF, Link, Ports
 from tests.firewall.lab.load import Flood, Flow, Hammer
 from tests.firewall.lab.netns import Namespace
@@ -28,6 +28,7 @@ _SYSCTLS = {
     "ipv6/conf/all/disable_ipv6": "0",
     "ipv6/conf/default/disable_ipv6": "0",
     "ipv6/conf/all/forwarding": "0",
+    "ipv6/conf/all/keep_addr_on_down": "1",
     "ipv6/conf/default/accept_ra": "0",
     "ipv6/conf/default/router_solicitations": "0",
     "ipv6/conf/default/accept_dad": "0",
@@ -122,19 +123,22 @@ class Lab:
     def nft(self, ruleset: str) -> None:
         """Load a ruleset into the host with `nft -f -`; raises `LabError` with nft's words."""
         with self.host.entered():
-            done = subprocess.run(
-                ["nft", "-f", "-"],
-                input=ruleset,
-                capture_output=True,
-                text=True,
-                timeout=10,
-                check=False,
-            )
+            try:
+                done = subprocess.run(
+                    ["nft", "-f", "-"],
+                    input=ruleset,
+                    capture_output=True,
+                    text=True,
+                    timeout=10,
+                    check=False,
+                )
+            except FileNotFoundError as error:
+                raise LabUnavailable("nft is not installed") from error
         if done.returncode:
             raise LabError(f"nft: {done.stderr.strip()}")
 
     def set_link(self, neighbour: str, *, up: bool) -> None:
-        """Set the host's interface to a neighbour up, or down (its IPv6 addresses are gone)."""
+        """Set the host's interface to a neighbour up or down; its addresses stay."""
         link = self.link(neighbour)
         (link.host_netlink.up if up else link.host_netlink.down)(link.host_index)
 

@@ -1,5 +1,6 @@
 """The wire between the host and one neighbour, with a tap at each end."""
 
+import errno
 import itertools
 import socket
 import threading
@@ -45,7 +46,7 @@ class Ports:
             try:
                 unbound.bind((source, port))
             except OSError as error:
-                if error.errno != 98:  # EADDRINUSE: a service's, or one still in use here
+                if error.errno != errno.EADDRINUSE:  # a listener's, or still in use here
                     raise
             else:
                 return port

@@ -74,7 +74,12 @@ class Namespace:
     def socket(self, family: int, kind: int, proto: int = 0) -> socket.socket:
         """Make a non-blocking socket in the namespace, usable from any thread."""
         with self.entered():
-            made = socket.socket(family, kind, proto)
+            try:
+                made = socket.socket(family, kind, proto)
+            except PermissionError as error:
+                raise LabUnavailable(
+                    f"socket({family}, {kind}, {proto}): the packet lab needs root with CAP_NET_RAW"
+                ) from error
         made.setblocking(False)
         return made
 
@@ -91,7 +96,7 @@ class Namespace:
                 except OSError as error:
                     raise LabUnavailable(
                         f"{path} cannot be written ({error.strerror}):"
-                        " the packet lab needs root and a writable /proc/sys"
+                        " the packet lab needs root with CAP_NET_ADMIN, and a writable /proc/sys"
                     ) from error
 
     def close(self) -> None:
