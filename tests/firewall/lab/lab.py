@@ -3,6 +3,7 @@
 import subprocess
 import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Literal, Self
 
@@ -62,7 +63,9 @@ class Lab:
         self._load_ports = Ports(30_000, 61_000)
         self._listeners = Listeners()
         self._links: dict[str, Link] = {}
+        self._taps: list[Tap] = []
         with ExitStack() as stack:
+            stack.callback(self._close_taps)
             self.host = self._namespace("host", stack)
             netlink = Netlink(self.host)
             stack.callback(netlink.close)
@@ -96,10 +99,21 @@ class Lab:
             for address in plan.strangers(family):
                 netlink.address(index, address, 32 if family == 4 else 128)
             netlink.default_route(plan.host_address(family))
-        taps = Tap(self.host, plan.host_if), Tap(far, FAR_IF)
-        for tap in taps:
-            stack.callback(tap.close)
-        return Link(plan, self.host, far, host_netlink, netlink, host_index, index, *taps)
+        ends = (self.host, plan.host_if), (far, FAR_IF)
+        for namespace, interface in ends:
+            self._taps.append(Tap(namespace, interface))
+        link = Link(
+            plan, self.host, far, host_netlink, netlink, host_index, index, *self._taps[-2:]
+        )
+        link.settle()
+        return link
+
+    def _close_taps(self) -> None:
+        # Closing one waits 13 ms for the kernel's other processors: wait once for all.
+        if self._taps:
+            with ThreadPoolExecutor(len(self._taps)) as pool:
+                list(pool.map(Tap.close, self._taps))
+            self._taps.clear()
 
     def link(self, neighbour: str) -> Link:
         """Return the wire to a neighbour, or raise `LabError`."""
@@ -140,7 +154,11 @@ class Lab:
     def set_link(self, neighbour: str, *, up: bool) -> None:
         """Set the host's interface to a neighbour up or down; its addresses stay."""
         link = self.link(neighbour)
-        (link.host_netlink.up if up else link.host_netlink.down)(link.host_index)
+        if up:
+            link.host_netlink.up(link.host_index)
+            link.settle()
+        else:
+            link.host_netlink.down(link.host_index)
 
     def run(self, cases: Iterable[Case]) -> list[Verdict]:
         """Try the cases, up to 32 at once: all that meet silence share its 150 ms.

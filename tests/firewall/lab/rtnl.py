@@ -10,14 +10,16 @@ from collections.abc import Collection
 from tests.firewall.lab.errors import LabUnavailable
 from tests.firewall.lab.netns import Namespace
 
-_NEWLINK, _NEWADDR, _NEWROUTE, _DELNEIGH = 16, 20, 24, 29
+_NEWLINK, _GETLINK, _NEWADDR, _NEWROUTE, _DELNEIGH = 16, 18, 20, 24, 29
 _REQUEST_ACK, _CREATE_EXCL = 0x1 | 0x4, 0x400 | 0x200
-_IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 3, 18, 28
+_IFLA_IFNAME, _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 3, 16, 18, 28
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_F_NODAD = 1, 2, 0x02
 _RTA_GATEWAY = 5
 _NDA_DST = 1
 _IFF_UP = 1
+_OPER_UP = 6
+_FAR_INDEX = 1000
 
 
 def _attr(kind: int, data: bytes) -> bytes:
@@ -56,11 +58,15 @@ class Netlink:
             raise OSError(code, f"rtnetlink {kind}: {os.strerror(code)}")
 
     def veth(self, name: str, peer: str, peer_in: Namespace) -> None:
-        """Make a pair: `name` here and `peer` in the other namespace, both down."""
+        """Make a pair: `name` here and `peer` in the other namespace, both down.
+
+        The kernel looks at changes of a carrier once a second, but at once on an interface
+        whose index is not that of its other end. Namespaces each count from 1, so give one.
+        """
         far = _link() + _name(peer) + _attr(_IFLA_NET_NS_FD, struct.pack("=I", peer_in.fd))
         info = _attr(_INFO_KIND, b"veth") + _attr(_INFO_DATA, _attr(_VETH_PEER, far))
         try:
-            body = _link() + _name(name) + _attr(_IFLA_LINKINFO, info)
+            body = _link(_FAR_INDEX) + _name(name) + _attr(_IFLA_LINKINFO, info)
             self._ask(_NEWLINK, _CREATE_EXCL, body)
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP:
@@ -79,6 +85,21 @@ class Netlink:
     def down(self, index: int) -> None:
         """Set the interface down."""
         self._ask(_NEWLINK, 0, struct.pack("=BxHiII", 0, 0, index, 0, _IFF_UP))
+
+    def operational(self, index: int) -> bool:
+        """Tell whether the kernel has taken note of the interface's carrier (RFC 2863 "up").
+
+        Until then it may throw away what is sent, though the flags say "running" already.
+        """
+        self._socket.send(struct.pack("=IHHII", 32, _GETLINK, 0x1, 0, 0) + _link(index))
+        answer = self._socket.recv(65536)
+        at = 32
+        while at + 4 <= len(answer):
+            length, kind = struct.unpack_from("=HH", answer, at)
+            if kind == _IFLA_OPERSTATE:
+                return answer[at + 4] == _OPER_UP
+            at += (length + 3) & ~3
+        raise LabUnavailable(f"rtnetlink: no state of interface {index}")
 
     def address(self, index: int, address: str, prefix: int) -> None:
         """Give the interface an address, valid at once (no duplicate address detection)."""
