@@ -295,7 +295,7 @@ class _Checked:
                 self._allow((side, "allow", at), allow)
         if policy.outbound.allow and policy.outbound.default == "accept":
             self._refuse(
-                ("outbound", "allow"),
+                ("outbound", "allow", 0),
                 "everything may leave already",
                 'set outbound.default to "drop" or "reject", or leave these out',
             )
