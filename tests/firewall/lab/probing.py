@@ -205,11 +205,11 @@ def _together(
                 poll.register(probe.listener, select.POLLIN)
         verdicts: dict[int, Verdict] = {}
         while True:
+            now = time.monotonic()  # before looking: silence is judged by what was there since
             for some in answers.values():
                 some.drain()
             for tap in taps:
                 tap.drain()
-            now = time.monotonic()
             for number, probe in enumerate(probes):
                 if number not in verdicts and (verdict := probe.verdict(now)) is not None:
                     verdicts[number] = verdict
