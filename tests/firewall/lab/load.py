@@ -4,7 +4,6 @@ import itertools
 import socket
 import threading
 import time
-from collections import deque
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Literal, Self
@@ -15,8 +14,9 @@ from tests.firewall.lab.packets import Family
 from tests.firewall.lab.probing import Way
 from tests.firewall.lab.watching import Listener, Listeners, Peer, cut, inet
 
-_SETTLE = 0.15  # seconds for the last packets to arrive
-_ATTEMPT = 0.5  # seconds for a connection to be accepted; below the 1 s of a repeated SYN
+_SETTLE = 0.1  # seconds for the last packets to arrive
+_ATTEMPT = 0.3  # seconds for a connection to be accepted; below the 1 s of a repeated SYN
+_UNDERWAY = 256  # attempts whose descriptor is kept: the others were answered by silence
 _LOOK = 0.0005  # seconds
 _serial = itertools.count()
 
@@ -144,11 +144,11 @@ class _Load:
 class Flood(_Load):
     """New flows from one source, without waiting for what becomes of them.
 
-    `sent` and `arrived` count while it runs and are final after the block (or after `wait` for
-    `sent`). Each datagram or SYN has a source port of its own. With `hold`, accepted TCP
-    connections stay open until the block ends (for limits of connections); else they are
-    closed at once. `rate` is in flows per second, None as fast as it goes; it ends after
-    `count` flows or `seconds`.
+    `sent` and `arrived` count while it runs and are final after the block (or after `wait`).
+    Each datagram or SYN has a source port of its own. With `hold`, accepted TCP connections
+    stay open until the block ends (for limits of connections; two descriptors each), else
+    they are closed at once. `rate` is in flows per second, None as fast as it goes. It ends
+    after `count` flows or `seconds`.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class Flood(_Load):
         self._opened = on.on(way.target, proto, family, port)
         self._tcp = proto == "tcp"
         self._payload = f"flood {next(_serial)}".encode()
-        self._tried: deque[tuple[socket.socket, Peer, float]] = deque()
+        self._tried: dict[Peer, tuple[socket.socket, float]] = {}  # the oldest first
         self._held: list[socket.socket] = []
         self._listener: Listener
 
@@ -218,7 +218,7 @@ class Flood(_Load):
             port = self._ports.bind(client, self._way.source)
             if self._tcp:
                 client.connect_ex((self._way.to, self._port))
-                self._tried.append((client, (self._way.source, port), time.monotonic()))
+                self._tried[self._way.source, port] = client, time.monotonic()
             else:
                 client.sendto(self._payload, (self._way.to, self._port))
         finally:
@@ -230,12 +230,8 @@ class Flood(_Load):
         if not self._tcp:
             self.arrived += self._listener.datagrams(self._payload)
             return
-        for _ in range(len(self._tried)):
-            client, peer, when = self._tried.popleft()
-            connection = self._listener.connection(peer)
-            if connection is None:
-                self._tried.append((client, peer, when))
-                continue
+        for peer, connection in self._listener.connections(self._tried.keys()).items():
+            client, _ = self._tried.pop(peer)
             self.arrived += 1
             if self._hold:
                 self._held += (connection, client)
@@ -246,8 +242,12 @@ class Flood(_Load):
 
     def _give_up(self, age: float) -> None:
         oldest = time.monotonic() - age
-        while self._tried and self._tried[0][2] <= oldest:
-            self._tried.popleft()[0].close()
+        while self._tried:
+            peer, (client, when) = next(iter(self._tried.items()))
+            if when > oldest and len(self._tried) <= _UNDERWAY:
+                return
+            del self._tried[peer]
+            client.close()
 
 
 class Hammer(_Load):

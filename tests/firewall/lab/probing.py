@@ -16,7 +16,7 @@ from tests.firewall.lab.packets import Family, Mark, Proto, Solicited
 from tests.firewall.lab.watching import Answers, Listener, Listeners, cut
 
 _BOUND = 0.15  # seconds until silence counts: veth needs microseconds
-_PATIENCE = 0.6  # seconds until a packet counts as lost; below the 1 s of a repeated SYN
+_PATIENCE = 0.4  # seconds until a packet counts as lost; below the 1 s of a repeated SYN
 _LOOK = 0.01  # seconds between looks at what another thread may have taken in
 _AT_ONCE = 32  # probes under way together: three descriptors each
 
@@ -205,11 +205,11 @@ def _together(
                 poll.register(probe.listener, select.POLLIN)
         verdicts: dict[int, Verdict] = {}
         while True:
+            now = time.monotonic()  # before looking: silence is judged by what was there since
             for some in answers.values():
                 some.drain()
             for tap in taps:
                 tap.drain()
-            now = time.monotonic()
             for number, probe in enumerate(probes):
                 if number not in verdicts and (verdict := probe.verdict(now)) is not None:
                     verdicts[number] = verdict

@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
 
 from tests.firewall.lab import packets
@@ -177,9 +177,13 @@ class Listener:
 
     def connection(self, peer: Peer) -> socket.socket | None:
         """Hand over the accepted connection of `peer`, which the caller closes."""
+        return self.connections({peer}).get(peer)
+
+    def connections(self, peers: Set[Peer]) -> dict[Peer, socket.socket]:
+        """Hand over the accepted connections of `peers`, which the caller closes."""
         with self._lock:
             self._drain()
-            return self._connections.pop(peer, None)
+            return {peer: self._connections.pop(peer) for peer in self._connections.keys() & peers}
 
     def datagrams(self, payload: bytes) -> int:
         """Tell how many datagrams with this payload came since it was last asked."""
