@@ -48,6 +48,7 @@ bench: setup ## The gateway's and the uplink's numbers beside rsyslog's, the str
 	$(PYTHON) -m bench.edge
 	$(PYTHON) -m bench.uplink
 	$(PYTHON) -m bench.streams $(if $(SMALL),--small)
+	$(PYTHON) -m bench.firewall
 
 lock: setup ## Make the hash-locked requirement files anew
 	bash requirements/lock.sh

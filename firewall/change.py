@@ -3,7 +3,7 @@
 The folder::
 
     lock              one change at a time (flock)
-    pending           number of the change that waits, and of the boot it was made in
+    pending           number of the change that waits, its boot, and until when
     confirmed         number of the change that is loaded at boot
     rolled-back       number of the last change that nobody confirmed
     N/policy.toml     what was asked for
@@ -49,6 +49,8 @@ CONFIRM_S_MAX: Final = 3600
 
 ARMED_S_MAX: Final = 10.0
 POLL_S: Final = 0.02
+OVERDUE_S: Final = 30.0
+"""So long after its time a change is taken back by whoever comes next: its program is dead."""
 KEPT: Final = 5
 """Changes whose files stay, beside what is confirmed and what waits."""
 
@@ -99,7 +101,7 @@ class Store:
         """Return the number of the change that waits, or nothing; one of before a boot is none."""
         name = self._folder / rollback.PENDING
         try:
-            change, boot = name.read_text(encoding="ascii").split()
+            change, boot, _ = name.read_text(encoding="ascii").split()
         except (FileNotFoundError, ValueError):
             return ""
         if boot != boot_id():
@@ -129,9 +131,18 @@ class Store:
         whole.write(self.file(change, rollback.BATCH), back)
         return change
 
-    def begin(self, change: str) -> None:
-        """Let a change wait for its word."""
-        whole.write(self._folder / rollback.PENDING, f"{change} {boot_id()}\n".encode())
+    def overdue(self) -> bool:
+        """Tell whether the change that waits should be gone long since: its program is dead."""
+        if not self.pending():
+            return False
+        said = (self._folder / rollback.PENDING).read_text(encoding="ascii").split()
+        return time.clock_gettime(time.CLOCK_BOOTTIME) > float(said[2]) + OVERDUE_S
+
+    def begin(self, change: str, seconds: int) -> None:
+        """Let a change wait for its word, so long."""
+        ends_s = time.clock_gettime(time.CLOCK_BOOTTIME) + seconds
+        said = f"{change} {boot_id()} {ends_s:.0f}\n"
+        whole.write(self._folder / rollback.PENDING, said.encode())
 
     def cancel(self) -> None:
         """Take back a change that the kernel refused."""
@@ -239,6 +250,8 @@ def apply(
     ruleset, text = compiled(path)
     wanted = kernel.made(ruleset)  # what the kernel would refuse, it refuses here
     with store.locked(), Kernel() as one:
+        if store.overdue():
+            _taken_back(store, store.pending(), one)
         waiting = store.pending()
         if waiting:
             raise Busy(f"change {waiting} waits: confirm it or roll it back first")
@@ -248,7 +261,7 @@ def apply(
         if same and snapshot == wanted:
             return None
         change = store.prepare(ruleset, text, one.capture(ruleset.table))
-        store.begin(change)
+        store.begin(change, seconds)
         try:
             store.arm(change, seconds, supervisor)
             one.replace(ruleset)
@@ -260,8 +273,21 @@ def apply(
 
 
 def confirm(store: Store) -> str:
-    """Keep the change that waits; return its number. Raises TooLate, Busy."""
-    with store.locked():
+    """Keep the change that waits; return its number. Raises TooLate, Busy.
+
+    Only what is in force: whoever was killed before he changed anything left a change that waits,
+    and nobody has seen that it lets him in.
+    """
+    with store.locked(), Kernel() as one:
+        change = store.pending()
+        if change:
+            ruleset, _ = compiled(store.file(change, POLICY))
+            found, _ = one.snapshot(ruleset.table)
+            if found != kernel.made_of(store.file(change, NEW).read_bytes(), ruleset.table):
+                raise TooLate(
+                    f"the kernel does not have change {change} as it was applied;"
+                    " see `verify`, or take it back with `rollback`"
+                )
         return store.confirm()
 
 
@@ -271,12 +297,16 @@ def roll_back(store: Store) -> str:
         change = store.pending()
         if not change:
             raise TooLate("no change waits")
-        raw = store.file(change, rollback.BATCH).read_bytes()
-        if not rollback.taken(store.file(change, "").parent):
-            raise TooLate("it was decided a moment ago")
         with Kernel() as one:
-            one.send(raw)
+            _taken_back(store, change, one)
         return change
+
+
+def _taken_back(store: Store, change: str, one: Kernel) -> None:
+    raw = store.file(change, rollback.BATCH).read_bytes()
+    if not rollback.taken(store.file(change, "").parent):
+        raise TooLate("it was decided a moment ago")
+    one.send(raw)
 
 
 def load(store: Store, path: Path | None) -> str:
@@ -289,8 +319,8 @@ def load(store: Store, path: Path | None) -> str:
         if change:
             try:
                 one.send(store.file(change, NEW).read_bytes())
-            except (kernel.Refused, FileNotFoundError):
-                # Another kernel may want it said in another way: ask for the same once more.
+            except (kernel.Refused, kernel.Unknown, OSError):
+                # A damaged file, or a kernel that wants it said otherwise: made once more.
                 ruleset, _ = compiled(store.file(change, POLICY))
                 one.replace(ruleset)
             return f"change {change}"

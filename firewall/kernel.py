@@ -449,6 +449,7 @@ _CHAIN_HOOK: Final = 4
 _CHAIN_OWN: Final = {2, 6, 8, 9, 11}
 """Attributes that are the kernel's own: handles, use counts, counters, numbers of a batch."""
 _SET_OWN: Final = {10, 14, 16, 19, 20}
+_ELEMENT_FLAGS: Final = 3
 
 
 def _string(parts: Iterable[Part], kind: int) -> str:
@@ -477,6 +478,11 @@ def _anonymous(raw: bytes) -> bool:
 
 def _plain(element: bytes) -> bytes:
     """Return an element without its own clock, counters and nft(8)'s hints."""
+    length = struct.unpack_from("=H", element)[0]
+    rest = element[(length + 3) & ~3 :]
+    # A key, or a key and flags, is all there is of nearly every one of ten thousand.
+    if not rest or (len(rest) == 8 and rest[2] == _ELEMENT_FLAGS):
+        return element
     return b"".join(
         part.raw
         for part in wire.parts(element)
@@ -485,15 +491,16 @@ def _plain(element: bytes) -> bytes:
 
 
 def _without_lead(elements: list[bytes]) -> list[bytes]:
-    """Leave out the end at 0 that nft(8) puts before the first interval."""
+    """Leave out the end at 0 that nft(8) puts before the first interval; they are in order."""
 
     def zero_end(element: bytes) -> bool:
         inner = {part.kind: part.value for part in wire.parts(element)}
-        ended = struct.unpack("!I", inner.get(3, bytes(4)))[0] & 1
+        ended = struct.unpack("!I", inner.get(_ELEMENT_FLAGS, bytes(4)))[0] & 1
         key = next(part.value for part in wire.parts(inner[1]))
         return bool(ended) and not any(key)
 
-    return [element for element in elements if not zero_end(element)]
+    # A start at 0 sorts before an end there.
+    return [one for one in elements[:2] if not zero_end(one)] + elements[2:]
 
 
 def _uncounted(expressions: bytes) -> bytes:

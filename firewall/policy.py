@@ -8,6 +8,7 @@ import ipaddress
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal, NoReturn
 
@@ -254,8 +255,14 @@ def networks(policy: Policy, given: Iterable[str]) -> list[Network]:
         if one.startswith("@"):
             out += networks(policy, policy.sets[one[1:]])
         else:
-            out.append(ipaddress.ip_network(one))
+            out.append(network(one))
     return out
+
+
+@lru_cache(maxsize=SET_ADDRESSES_MAX)
+def network(text: str) -> Network:
+    """Return one network, read once for checking and for compiling; raises ValueError."""
+    return ipaddress.ip_network(text)
 
 
 class _Checked:
@@ -334,7 +341,7 @@ class _Checked:
                     self._refuse(place, f"there is no set {one[1:]!r} here", f"known: {known}")
                 continue
             try:
-                ipaddress.ip_network(one)
+                network(one)
             except ValueError:
                 self._refuse(place, f"{one!r} is not a network", _remedy(one))
 

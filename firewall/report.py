@@ -58,6 +58,8 @@ def _named(kind: str, wanted: dict[str, bytes], found: dict[str, bytes]) -> Iter
 
 
 def _elements(name: str, wanted: Sequence[bytes], found: Sequence[bytes]) -> Iterator[str]:
+    if wanted == found:
+        return
     lacks = Counter(wanted) - Counter(found)
     extra = Counter(found) - Counter(wanted)
     if lacks:
