@@ -247,6 +247,7 @@ class Subject:
 
     def observe(self, reading: Reading, scaled: int | None, ingested_ms: int) -> list[AlertEvent]:
         """Take one reading; return what is to be told."""
+        quiet = not self.watches
         rules, vital, channel = self.rules, reading.vital, reading.channel
         policy = rules.effective
         at_ms = clamp_ms(reading.time_ms, ingested_ms)
@@ -289,6 +290,8 @@ class Subject:
             if rules.trends[vital]:
                 out += self._trend(vital, reading, at_ms)
             if vital in scoring.PARAMETERS and rules.levels:
+                if self._moved(vital, before):
+                    self._narrow()
                 lasted = last_ms > 0 and at_ms - last_ms <= FRESH_MS and not self.gone >> vital & 1
                 self.gone &= ~(1 << vital)
                 if (
@@ -302,9 +305,26 @@ class Subject:
             self.low[vital], self.high[vital] = NOTHING, -NOTHING
             if live and reading.status == _MISSING:
                 out += self._went(vital, at_ms)
+        if quiet and self.watches:
+            self._narrow()
         if out:
             self.schedule()
         return out
+
+    def _moved(self, vital: int, before: int) -> bool:
+        """Tell whether a vital that was looked at took points that others' wide holds count on."""
+        return vital in scoring.SINGLE and scoring.points(vital, before) != scoring.points(
+            vital, self.value[vital]
+        )
+
+    def _narrow(self) -> None:
+        """End wide holds: they are for a low score, shared out when they were made, and for peace.
+
+        Without this a score could rise unseen until the next look, and a restart, which empties
+        all holds, would chart one that nobody else does.
+        """
+        for vital in scoring.SINGLE:
+            self.low[vital], self.high[vital] = NOTHING, -NOTHING
 
     def _went(self, vital: int, at_ms: int) -> list[AlertEvent]:
         """Take note that a monitor has no value of a vital any more: no score counts its last one.
@@ -321,6 +341,7 @@ class Subject:
         if time_ms - self.last[vital] > FRESH_MS:
             reading = Reading(vital, scaled / SCALE[vital], time_ms, ingested_ms)
             return self.observe(reading, scaled, ingested_ms)
+        quiet = not self.watches
         rules = self.rules
         out: list[AlertEvent] = []
         reading = Reading(vital, scaled / SCALE[vital], time_ms, ingested_ms)
@@ -332,6 +353,8 @@ class Subject:
         if vital in scoring.PARAMETERS and rules.levels and self._score_due(time_ms):
             out += self._score(time_ms)
         self._hold(vital)
+        if quiet and self.watches:
+            self._narrow()
         if out:
             self.schedule()
         return out
@@ -445,9 +468,9 @@ class Subject:
                         self.watches, self.missing, self.name, score, level, at_ms, evidence, policy
                     )
                     out += self._told(found, NO_MARKS)
-        if scoring.running(self.watches, levels):
-            for vital in scoring.PARAMETERS:
-                self.low[vital], self.high[vital] = NOTHING, -NOTHING
+        asked = scoring.PARAMETERS if scoring.running(self.watches, levels) else scoring.SINGLE
+        for vital in asked:
+            self.low[vital], self.high[vital] = NOTHING, -NOTHING
         return out
 
     def _measured(self) -> dict[int, Charted]:

@@ -227,8 +227,8 @@ def assert_same(made: Outcome, expected: Outcome) -> None:
             pairs = enumerate(zip(one[key], other[key], strict=True))
             at = next(at for at, (mine, its) in pairs if mine != its)
             mine, its = (collections.Counter(map(repr, side[key])) for side in (one, other))
-            told = f"{name} {key} {at} of {len(one[key])}; {(mine - its).total()} differ"
-            assert one[key][at] == other[key][at], told
+            only = [" ".join(list(some)[:2]) for some in (mine - its, its - mine)]
+            pytest.fail(f"{name} {key} {at} of {len(one[key])}; made {only[0]}; expected {only[1]}")
 
 
 def found(broker: Broker, where: int) -> Outcome:

@@ -4,6 +4,7 @@ The oracle is `Subject.observe` given every reading.
 """
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -60,29 +61,53 @@ class Slow(Partition):
             made.alerts += subjects[at].observe(one, columns.value[row], ingested_ms)
 
 
-def told(records: list[SamplesRecord], kind: type[Partition]) -> tuple[list[AlertEvent], Any]:
-    """Return every event of a run, and what is kept that holds must not touch."""
+# Of a ward with nothing much the matter: scores of 0 to 6, limits met now and then.
+CALM = {
+    **NEAR,
+    "spo2": (93, 98),
+    "heart_rate": (52, 133),
+    "pulse_rate": (52, 133),
+    "resp_rate": (9, 22),
+    "temperature": (35.8, 38.6),
+    "nibp_systolic": (105, 150),
+    "consciousness": (0, 0),
+    "o2_flow": (0, 0),
+}
+
+
+def told(
+    records: list[SamplesRecord], kind: type[Partition], given: Policy | None = None
+) -> tuple[list[AlertEvent], list[bytes], Any]:
+    """Return every event and score of a run, and what is kept that holds must not touch."""
     log = Log(PARTITION, None)
     log.partition = kind(PARTITION)
     log.partition.begin()
     log.partition.restored()
     from tests.cloud.detect.turns import policy_record
 
-    log.command([policy_record(policy())], 1)
+    log.command([policy_record(given or policy())], 1)
     events: list[AlertEvent] = []
+    scores: list[bytes] = []
     for one in records:
-        events += log.give([one], one.ingested_ms).alerts
+        made = log.give([one], one.ingested_ms)
+        events += made.alerts
+        scores += [
+            message.value for message in made.fhir if b"urn:healthsync:score" in message.value
+        ]
     kept = {}
     for name, subject in log.partition._subjects.items():
         stored = subject.stored()
         kept[name] = msgspec.structs.replace(stored, traces={})
-    return events, kept
+    return events, scores, kept
 
 
-def ward(seed: int, seconds: int) -> list[SamplesRecord]:
+def ward(
+    seed: int, seconds: int, near: Mapping[str, tuple[float, float]] | None = None
+) -> list[SamplesRecord]:
     """Return a ward whose values walk about their limits, with gaps, doubts and backlogs."""
     rng = random.Random(seed)
-    now = {(s, v): rng.uniform(*NEAR[v]) for s in SUBJECTS for v in NEAR}
+    bounds = NEAR if near is None else near
+    now = {(s, v): rng.uniform(*bounds[v]) for s in SUBJECTS for v in bounds}
     pace = rng.choice((0.2, 0.7, 2.0))
     out: list[SamplesRecord] = []
     at = T0
@@ -91,7 +116,7 @@ def ward(seed: int, seconds: int) -> list[SamplesRecord]:
         rows: list[tuple[str, Reading]] = []
         lag = rng.choice((0, 0, 0, 0, 0, 30_000, 90_000)) if rng.random() < 0.1 else 0
         for subject in SUBJECTS:
-            for vital, (low, high) in NEAR.items():
+            for vital, (low, high) in bounds.items():
                 if not BY_NAME[vital].continuous and rng.random() > 0.02:
                     continue
                 walked = now[subject, vital] + rng.gauss(0, pace)
@@ -113,11 +138,18 @@ def ward(seed: int, seconds: int) -> list[SamplesRecord]:
 @pytest.mark.parametrize("seed", range(12))
 def test_leaving_out_what_is_held_changes_no_event(seed: int) -> None:
     records = ward(seed, 400)
-    events, kept = told(records, Partition)
-    expected, kept_whole = told(records, Slow)
-    assert events == expected
-    assert kept == kept_whole
+    events, scores, kept = told(records, Partition)
+    assert (events, scores, kept) == told(records, Slow)
     assert {event.kind for event in events} >= {"threshold"}
+    assert scores
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_nor_in_a_calm_ward_where_holds_are_wide(seed: int) -> None:
+    records = ward(seed, 400, CALM)
+    events, scores, kept = told(records, Partition, DEFAULT)
+    assert (events, scores, kept) == told(records, Slow, DEFAULT)
+    assert scores
 
 
 def test_holds_do_hold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,12 +172,13 @@ def test_holds_do_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen < 30
 
 
+@pytest.mark.parametrize("given", [policy(), DEFAULT])
 @pytest.mark.parametrize("seed", range(20))
-def test_restored_anywhere_it_goes_on_as_if_nothing_had_happened(seed: int) -> None:
+def test_restored_anywhere_it_goes_on_as_if_nothing_had_happened(seed: int, given: Policy) -> None:
     """Chunks rotate by turns: a restart finds chunks of many ages, and replays between them."""
     rng = random.Random(seed)
     records = ward(seed, 150)
-    whole, broken = Log(PARTITION, policy()), Log(PARTITION, policy())
+    whole, broken = Log(PARTITION, given), Log(PARTITION, given)
     at = turns = 0
     while at < len(records):
         many = rng.randrange(1, 5)
@@ -160,6 +193,54 @@ def test_restored_anywhere_it_goes_on_as_if_nothing_had_happened(seed: int) -> N
         at += many
         turns += 1
     assert broken.state[-1] == whole.state[-1]
+
+
+def at_rest(second: int, **values: float) -> SamplesRecord:
+    """Return a record of one patient to whom nothing happens, but for ``values``."""
+    said = {"spo2": 97.0, "heart_rate": 70.0, "resp_rate": 15.0, "temperature": 37.0, **values}
+    rows = [
+        (SUBJECTS[0], reading(vital, value, T0 + second * 1000)) for vital, value in said.items()
+    ]
+    return record(second, rows)
+
+
+def only(second: int, vital: str, value: float) -> SamplesRecord:
+    return record(second, [(SUBJECTS[0], reading(vital, value, T0 + second * 1000))])
+
+
+def test_what_begins_to_be_watched_ends_the_holds_of_peace() -> None:
+    """Wide holds are for a low score and nothing watched; a limit's delay ends both."""
+    peace = [at_rest(second) for second in range(0, 240, 20)]
+    fever = [at_rest(second, temperature=38.5) for second in (240, 260, 280)]
+    # A limit is breached, too soon after the score for it to be charted again; then another
+    # vital sign leaves its column of the chart, and stays within its wide hold.
+    ill = [only(285, "heart_rate", 131), only(302, "resp_rate", 11)]
+    whole, broken = Log(PARTITION, DEFAULT), Log(PARTITION, DEFAULT)
+    charted = 0
+    for one in [*peace, *fever, *ill]:
+        if one is ill[1]:
+            broken.restart(broken.partition.floor)
+        expected = whole.give([one], one.ingested_ms)
+        assert _of(broken.give([one], one.ingested_ms)) == _of(expected), one.seq
+        charted += sum(b"urn:healthsync:score" in message.value for message in expected.fhir)
+    assert charted == 3
+
+
+def test_a_score_that_rises_by_small_steps_is_seen_at_once() -> None:
+    """One vital takes more than its share of what is spare; the others' shares end with it."""
+    peace = [at_rest(second) for second in range(0, 100, 20)]
+    steps = [
+        only(101, "heart_rate", 125),
+        only(102, "heart_rate", 135),
+        only(103, "spo2", 95),
+        only(104, "resp_rate", 11),
+    ]
+    log = Log(PARTITION, DEFAULT)
+    charted = []
+    for one in [*peace, *steps]:
+        made = log.give([one], one.ingested_ms)
+        charted += [one.seq for message in made.fhir if b"urn:healthsync:score" in message.value]
+    assert charted[-1] == 104
 
 
 def _of(made: Made) -> tuple[Any, ...]:
