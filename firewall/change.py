@@ -304,7 +304,7 @@ def roll_back(store: Store) -> str:
 
 def _taken_back(store: Store, change: str, one: Kernel) -> None:
     raw = store.file(change, rollback.BATCH).read_bytes()
-    if not rollback.taken(store.file(change, "").parent):
+    if not rollback.taken(store.file(change, "").parent, change):
         raise TooLate("it was decided a moment ago")
     one.send(raw)
 

@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
                 return 0
             time.sleep(POLL_S)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if not waiting(folder, change) or not taken(folder):
+    if not taken(folder, change):
         return 0
     return 0 if put_back(raw) else 1
 
@@ -60,21 +60,27 @@ def _now(_number: int, _frame: FrameType | None) -> None:
     raise _Now
 
 
-def waiting(folder: Path, change: str) -> bool:
-    """Tell whether this change still waits for somebody's word."""
+def waiting(folder: Path, change: str, name: str = PENDING) -> bool:
+    """Tell whether this change, and no later one, still waits for somebody's word."""
     try:
-        return (folder / PENDING).read_text(encoding="ascii").split()[0] == change
+        return (folder / name).read_text(encoding="ascii").split()[0] == change
     except (FileNotFoundError, IndexError):
         return False
 
 
-def taken(folder: Path) -> bool:
+def taken(folder: Path, change: str) -> bool:
     """Decide for the old rules; return False when somebody was faster."""
+    if not waiting(folder, change):
+        return False
     try:
         (folder / PENDING).rename(folder / ROLLED_BACK)
     except FileNotFoundError:
         return False
-    return True
+    if waiting(folder, change, ROLLED_BACK):
+        return True
+    # Confirmed, and the next one begun, within this very moment: that one is not ours.
+    (folder / ROLLED_BACK).rename(folder / PENDING)
+    return False
 
 
 def put_back(raw: bytes) -> bool:

@@ -158,6 +158,27 @@ def test_only_one_of_confirm_and_rollback_decides(store: Store, tmp_path: Path) 
             until(lambda: not waiting_programs(tmp_path), "the program ends")
 
 
+def test_a_program_leaves_a_later_change_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pending = tmp_path / rollback.PENDING
+    pending.write_text("2 boot 100\n")
+    assert not rollback.waiting(tmp_path, "1")
+    assert not rollback.taken(tmp_path, "1")
+    assert pending.read_text() == "2 boot 100\n"
+    # The first is confirmed and the second begins between a look and the decision.
+    waiting, looks = rollback.waiting, [True]
+
+    def late(folder: Path, change_: str, name: str = rollback.PENDING) -> bool:
+        return looks.pop() if looks else waiting(folder, change_, name)
+
+    monkeypatch.setattr(rollback, "waiting", late)
+    assert not rollback.taken(tmp_path, "1")
+    assert pending.read_text() == "2 boot 100\n"
+    assert rollback.taken(tmp_path, "2")
+    assert not pending.exists()
+
+
 # -- whoever dies ---------------------------------------------------------------------------------
 
 CALLER = """
