@@ -264,7 +264,7 @@ def apply(
         store.begin(change, seconds)
         try:
             store.arm(change, seconds, supervisor)
-            one.replace(ruleset)
+            one.replace(ruleset, wanted)
         except (Busy, kernel.Refused, OSError, subprocess.SubprocessError):
             store.cancel()
             raise

@@ -38,6 +38,7 @@ from firewall.ruleset import (
     PortIn,
     PortPair,
     PortSet,
+    Protocol,
     Reject,
     Rule,
     Ruleset,
@@ -92,9 +93,15 @@ class _Work:
     def chains(self) -> tuple[Chain, ...]:
         """Return every chain, those that others jump to first."""
         policy = self._policy
+        limits = [
+            Chain(f"limits_in_{at}", tuple(self._limits(f"in_{at}", allow)))
+            for at, allow in enumerate(policy.inbound.allow)
+            if _limited(allow)
+        ]
         inbound = [self._zone_chain("in", name) for name in ("", *policy.zones)]
         inbound = [chain for chain in inbound if chain.rules]
         out = [
+            *limits,
             *inbound,
             Chain("input", tuple(self._input(inbound)), "input", DROP),
             Chain(
@@ -127,7 +134,7 @@ class _Work:
                 yield from _dhcp_client(name, zone)
         yield from self._dispatch("in", zones)
         yield from self._logged("in")
-        yield Rule("in: default", self._default(self._policy.inbound.default))
+        yield from self._default("in", self._policy.inbound.default)
 
     def _output(self, zones: Sequence[Chain]) -> Iterator[Rule]:
         yield Rule("out: loopback", (Interface("lo", out=True), Verdict(ACCEPT)))
@@ -144,10 +151,15 @@ class _Work:
                 yield from _dhcp_request(name, zone)
         yield from self._dispatch("out", zones)
         yield from self._logged("out")
-        yield Rule("out: default", self._default(self._policy.outbound.default))
+        yield from self._default("out", self._policy.outbound.default)
 
-    def _default(self, what: str) -> tuple[Term, ...]:
-        return (Counter(), Reject()) if what == "reject" else _DROP
+    def _default(self, side: str, what: str) -> Iterator[Rule]:
+        if what == "reject":
+            # A TCP that waits for its connection hears a reset, and over IPv6 nothing else.
+            yield Rule(f"{side}: default tcp", (Protocol(TCP), Counter(), Reject(reset=True)))
+            yield Rule(f"{side}: default", (Counter(), Reject()))
+        else:
+            yield Rule(f"{side}: default", _DROP)
 
     def _logged(self, side: str) -> tuple[Rule, ...]:
         log = self._policy.log
@@ -217,38 +229,33 @@ class _Work:
             else:
                 ports = self._port_set(f"{called}_{word}", protocol, ranges)
             title = _short(f"{called}: {word} {' '.join(allow.services)}")
+            end: Term = Jump(f"limits_{called}") if _limited(allow) else Verdict(ACCEPT)
             for where in wheres:
-                families = [one.family for one in where if isinstance(one, AddressIn)] or FAMILIES
-                yield from self._limits(called, title, allow, (ports, *where), protocol, families)
-                yield Rule(title, (ports, *where, Verdict(ACCEPT)))
+                yield Rule(title, (ports, *where, end))
 
-    def _limits(
-        self,
-        called: str,
-        title: str,
-        allow: Allow,
-        matched: tuple[Term, ...],
-        protocol: int,
-        families: Sequence[Family],
-    ) -> Iterator[Rule]:
-        """Yield what refuses too much, before it is accepted: one source's, then everybody's."""
-        for family in families:
+    def _limits(self, called: str, allow: Allow) -> Iterator[Rule]:
+        """Yield what refuses too much of an entry, wherever it comes from, and then accepts.
+
+        One chain an entry: its total is that of all its zones, families and services.
+        """
+        title = _short(f"{called}: {' '.join(allow.services)}")
+        for family in FAMILIES:
             if allow.rate:
                 name = self._sources(f"rate_{called}", family, SOURCE_S)
                 over = SourceOver(family, name, policies.rate(allow.rate, allow.burst))
                 block: tuple[Term, ...] = ()
                 if allow.block:
                     block = (Block(family, BLOCKED[family], policies.seconds(allow.block)),)
-                terms = (*matched, over, *block, *_DROP)
-                yield Rule(f"{title}: over {allow.rate} {family.number}", terms)
-            if allow.connections and protocol == TCP:
+                yield Rule(f"{title}: over {allow.rate} {family.number}", (over, *block, *_DROP))
+            if allow.connections:
                 name = self._sources(f"open_{called}", family, 0)
                 many = ConnectionsOver(family, name, allow.connections)
-                terms = (*matched, many, Counter(), Reject(reset=True))
+                terms = (Protocol(TCP), many, Counter(), Reject(reset=True))
                 yield Rule(f"{title}: over {allow.connections} open {family.number}", terms)
         if allow.total:
             all_over = Within(policies.rate(allow.total, allow.burst), over=True)
-            yield Rule(f"{title}: over {allow.total} in all", (*matched, all_over, *_DROP))
+            yield Rule(f"{title}: over {allow.total} in all", (all_over, *_DROP))
+        yield Rule(title, (Verdict(ACCEPT),))
 
     # -- sets ------------------------------------------------------------------------------------
 
@@ -293,7 +300,11 @@ def _chain_name(side: str, zone: str) -> str:
 
 
 def _particular(allow: Allow) -> bool:
-    return bool(allow.addresses or allow.rate or allow.total or allow.connections)
+    return bool(allow.addresses) or _limited(allow)
+
+
+def _limited(allow: Allow) -> bool:
+    return bool(allow.rate or allow.total or allow.connections)
 
 
 def _collapsed(given: Sequence[Network], family: Family) -> tuple[Network, ...]:

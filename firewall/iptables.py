@@ -30,6 +30,7 @@ from firewall.ruleset import (
     PortIn,
     PortPair,
     PortSet,
+    Protocol,
     Rate,
     Reject,
     Rule,
@@ -101,6 +102,8 @@ class _Family:
             case State(states):
                 names = ",".join(state.upper() for state in states)
                 return [("-m", "conntrack", "--ctstate", names)]
+            case Protocol(number):
+                return [("-p", _PROTOCOL[number])]
             case Port(protocol, low, high):
                 word = _PROTOCOL[protocol]
                 ports = str(low) if low == high else f"{low}:{high}"

@@ -178,13 +178,15 @@ class Kernel:
         if lost or not ended:
             raise Unknown("the kernel's answer was lost; read the rules back with `verify`")
 
-    def replace(self, ruleset: Ruleset) -> None:
+    def replace(self, ruleset: Ruleset, wanted: Snapshot | None = None) -> None:
         """Bring the table to a ruleset, whatever is there of it; blocked sources stay blocked.
 
+        ``wanted``: what `made` says of it. Then sets that are the same stay as they are, with what
+        packets put there; one that is made anew can be seen empty while the kernel commits.
         Raises Refused, Unknown.
         """
         for attempt in range(TRIES):
-            messages, generation = self.changes(ruleset)
+            messages, generation = self.changes(ruleset, wanted)
             try:
                 self.send(wire.batch(messages, generation))
             except Refused as refused:
@@ -193,14 +195,16 @@ class Kernel:
             else:
                 return
 
-    def changes(self, ruleset: Ruleset) -> tuple[list[Message], int]:
+    def changes(
+        self, ruleset: Ruleset, wanted: Snapshot | None = None
+    ) -> tuple[list[Message], int]:
         """Return what `replace` would send, and for which generation."""
         snapshot, generation = self.snapshot(ruleset.table)
         if snapshot is None:
             return create(ruleset), generation
-        wanted = base_chains(ruleset)
-        hooks = {name: raw for name, raw in snapshot.chains.items() if _hooked(raw)}
-        kept = {name for name in hooks if name in wanted}
+        bases = base_chains(ruleset)
+        kept = {name for name, raw in snapshot.chains.items() if _hooked(raw) and name in bases}
+        same = set() if wanted is None else _same_sets(wanted, snapshot)
         messages = [table(ruleset.table), _flush(ruleset.table)]
         messages += [
             _gone(nftsocket.NFT_MSG_DELCHAIN, ruleset.table, 3, name)
@@ -210,14 +214,15 @@ class Kernel:
         messages += [
             _gone(nftsocket.NFT_MSG_DELSET, ruleset.table, 2, name)
             for name, raw in snapshot.sets.items()
-            if not _anonymous(raw)
+            if not _anonymous(raw) and name not in same
         ]
         messages += [
             (nftsocket.NFT_MSG_DELOBJ, 0, _named(ruleset.table, 2, name) + raw)
             for name, raw in snapshot.others.items()
         ]
-        messages += contents(ruleset)
+        messages += contents(ruleset, same)
         sets = {one.name for one in ruleset.sets if isinstance(one, SourceSet) and one.timeout_s}
+        sets -= same
         blocked: dict[str, list[tuple[bytes, int]]] = {}
         for one in self.blocked(ruleset.table):
             if one.set in sets and one.left_ms > 0:
@@ -450,6 +455,15 @@ _CHAIN_OWN: Final = {2, 6, 8, 9, 11}
 """Attributes that are the kernel's own: handles, use counts, counters, numbers of a batch."""
 _SET_OWN: Final = {10, 14, 16, 19, 20}
 _ELEMENT_FLAGS: Final = 3
+
+
+def _same_sets(wanted: Snapshot, found: Snapshot) -> set[str]:
+    """Return the sets that are there as they should be."""
+    return {
+        name
+        for name, raw in wanted.sets.items()
+        if found.sets.get(name) == raw and found.elements.get(name) == wanted.elements.get(name)
+    }
 
 
 def _string(parts: Iterable[Part], kind: int) -> str:

@@ -6,7 +6,7 @@ Elements are packed by hand: pyroute2 takes 65 µs for one, 10,000 addresses wou
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, assert_never
 
 from pyroute2.netlink.nfnetlink import nftsocket
@@ -33,6 +33,7 @@ from firewall.ruleset import (
     PortIn,
     PortPair,
     PortSet,
+    Protocol,
     Rate,
     Reject,
     Rule,
@@ -93,14 +94,18 @@ def table(name: str) -> Message:
     )
 
 
-def contents(ruleset: Ruleset) -> list[Message]:
-    """Return what fills an empty table: sets, chains, elements, rules."""
+def contents(ruleset: Ruleset, there: Collection[str] = ()) -> list[Message]:
+    """Return what fills a table: sets, chains, elements, rules.
+
+    ``there``: sets that are there already, with what is in them.
+    """
     numbers = set_ids(ruleset)
-    out = [_set(ruleset.table, one, numbers[one.name]) for one in ruleset.sets]
+    sets = [one for one in ruleset.sets if one.name not in there]
+    out = [_set(ruleset.table, one, numbers[one.name]) for one in sets]
     # Plain chains first: a rule that jumps needs its chain. Hooked ones when all is there.
     chains = sorted(ruleset.chains, key=lambda chain: bool(chain.hook))
     out += [_chain(ruleset.table, chain) for chain in chains]
-    for one in ruleset.sets:
+    for one in sets:
         if isinstance(one, AddressSet):
             out += elements(ruleset.table, one.name, _intervals(_bounds(one)))
         elif isinstance(one, PortSet):
@@ -273,6 +278,8 @@ def _term(term: Term, known: _Known, numbers: dict[str, int]) -> list[Expression
             load = _expression("ct", ("NFTA_CT_DREG", 1), ("NFTA_CT_KEY", _CT_STATE))
             mask = struct.pack("=I", bits)  # the one number in the host's order
             return [load, _masked(mask), _compare(bytes(4), "NEQ")]
+        case Protocol(number):
+            return known.carrying(number)
         case Port(protocol, low, high):
             load = _payload(_TRANSPORT_HEADER, 2, 2)
             first, last = struct.pack("!H", low), struct.pack("!H", high)

@@ -66,6 +66,12 @@ class State(msgspec.Struct, frozen=True):
     states: tuple[str, ...]
 
 
+class Protocol(msgspec.Struct, frozen=True):
+    """The packet carries a protocol, whatever its ports."""
+
+    number: int
+
+
 class Port(msgspec.Struct, frozen=True):
     """Protocol and destination port from ``low`` to ``high``."""
 
@@ -174,6 +180,7 @@ class Jump(msgspec.Struct, frozen=True):
 Term = (
     Interface
     | State
+    | Protocol
     | Port
     | PortPair
     | PortIn

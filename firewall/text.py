@@ -26,6 +26,7 @@ from firewall.ruleset import (
     PortIn,
     PortPair,
     PortSet,
+    Protocol,
     Rate,
     Reject,
     Rule,
@@ -118,6 +119,8 @@ def term(one: Term) -> str:
             return f'{"oifname" if out else "iifname"} "{name}"'
         case State(states):
             return "ct state " + ",".join(states)
+        case Protocol(number):
+            return f"meta l4proto {_PROTOCOL[number]}"
         case Port(protocol, low, high):
             ports = str(low) if low == high else f"{low}-{high}"
             return f"{_PROTOCOL[protocol]} dport {ports}"

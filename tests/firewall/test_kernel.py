@@ -89,6 +89,8 @@ def test_any_policy_is_the_same_by_netlink_and_by_nft(given_: Policy) -> None:
         wanted = kernel.made(ruleset)
         load(text.render(ruleset))
         assert snapshot(one, ruleset) == wanted
+        one.replace(ruleset, wanted)
+        assert snapshot(one, ruleset) == wanted
         one.replace(ruleset)
         assert report.drift(wanted, snapshot(one, ruleset), ruleset) == []
 
@@ -151,6 +153,31 @@ def test_base_chains_stay_where_they_are(own: Kernel) -> None:
     assert len(before) == 3
 
 
+def test_sets_that_stay_the_same_stay_where_they_are(own: Kernel) -> None:
+    def handles() -> dict[str, str]:
+        listed = nft("-a", "list", "table", "inet", EDGE.table).splitlines()
+        lines = [line.split() for line in listed if line.strip().startswith("set ")]
+        return {words[1]: words[-1] for words in lines}
+
+    own.replace(EDGE)
+    before = handles()
+    own.send(wire.batch(timed("healthsync", "rate_in_0_4", [(b"\xc0\0\2\7", 50_000)])))
+    wanted = kernel.made(EDGE)
+    own.replace(EDGE, wanted)
+    assert handles() == before
+    assert "192.0.2.7" in nft("list", "set", "inet", "healthsync", "rate_in_0_4")
+    # One that somebody changed is made anew, and no other.
+    load("add element inet healthsync set_admins_4 { 198.51.100.0/24 }")
+    own.replace(EDGE, wanted)
+    after = handles()
+    assert {name for name in before if after[name] != before[name]} == {"set_admins_4"}
+    assert snapshot(own, EDGE) == wanted
+    # and from another policy's sets of the same names
+    own.replace(CLOUD, kernel.made(CLOUD))
+    own.replace(EDGE, wanted)
+    assert snapshot(own, EDGE) == wanted
+
+
 def test_others_rules_are_left_alone(own: Kernel) -> None:
     load(FOREIGN)
     before = nft("-a", "list", "table", "ip", "other"), nft("-a", "list", "table", "inet", "beside")
@@ -182,8 +209,10 @@ def test_whoever_was_overtaken_begins_again(own: Kernel, monkeypatch: pytest.Mon
     changes = own.changes
     meddled: list[str] = []
 
-    def overtaken(ruleset: Ruleset) -> tuple[list[wire.Message], int]:
-        found = changes(ruleset)
+    def overtaken(
+        ruleset: Ruleset, wanted: kernel.Snapshot | None
+    ) -> tuple[list[wire.Message], int]:
+        found = changes(ruleset, wanted)
         if len(meddled) < 2:
             meddled.append(nft("add", "table", "inet", f"other{len(meddled)}"))
         return found
@@ -200,9 +229,11 @@ def test_whoever_is_overtaken_for_ever_says_so(
     changes = own.changes
     count = 0
 
-    def overtaken(ruleset: Ruleset) -> tuple[list[wire.Message], int]:
+    def overtaken(
+        ruleset: Ruleset, wanted: kernel.Snapshot | None
+    ) -> tuple[list[wire.Message], int]:
         nonlocal count
-        found = changes(ruleset)
+        found = changes(ruleset, wanted)
         count += 1
         nft("add", "table", "inet", f"other{count}")
         return found
