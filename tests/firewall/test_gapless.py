@@ -6,7 +6,6 @@ does. That the load would notice a gap is shown with a table that is known to ha
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 
 import msgspec
 import pytest
@@ -20,9 +19,10 @@ from tests.firewall.lab import Family, Hammer, Lab, Neighbour, Verdict
 
 FAMILIES: tuple[Family, Family] = (4, 6)
 OPEN, CLOSED = 7777, 7778
-SECONDS = 10.0
-REPLACEMENTS = 200
-ENOUGH = 40  # what a machine must come to that has something else to do
+# The kernel takes 30 ms for each, and several times that while others use the machine.
+SECONDS = 5.0
+REPLACEMENTS = 200  # of both families together
+ENOUGH = 5
 
 DEVICE = Neighbour("device", host_if="dev0", v4="10.77.1.0/24", v6="fd77:1::/64")
 OTHER = Neighbour("other", host_if="eth9", v4="10.77.9.0/24", v6="fd77:9::/64")
@@ -78,43 +78,51 @@ def lab() -> Iterator[Lab]:
 
 
 def under_load(
-    lab: Lab, change: Callable[[int], None], *, until_it_leaks: bool = False
-) -> tuple[int, list[Hammer]]:
-    """Change again and again while flows of both families come; return how often, and them."""
-    for family in FAMILIES:
-        assert lab.probe("device", "udp", OPEN, family) is Verdict.ACCEPTED
-        assert lab.probe("device", "udp", CLOSED, family) is not Verdict.ACCEPTED
+    lab: Lab,
+    family: Family,
+    change: Callable[[int], None],
+    *,
+    most: int = REPLACEMENTS // 2,
+    until_it_leaks: bool = False,
+) -> tuple[int, Hammer]:
+    """Change again and again while new flows come; return how often, and what came."""
+    assert lab.probe("device", "udp", OPEN, family) is Verdict.ACCEPTED
+    assert lab.probe("device", "udp", CLOSED, family) is not Verdict.ACCEPTED
     until = time.monotonic() + SECONDS
     changes = 0
-    with ExitStack() as stack:
-        hammers = [
-            stack.enter_context(lab.hammer("device", OPEN, CLOSED, family, seconds=30))
-            for family in FAMILIES
-        ]
-        stack.enter_context(lab.host.entered())
-        while time.monotonic() < until and (changes < REPLACEMENTS or until_it_leaks):
+    with lab.hammer("device", OPEN, CLOSED, family) as hammer, lab.host.entered():
+        while time.monotonic() < until and changes < most:
             changes += 1
             change(changes)
-            if until_it_leaks and any(hammer.leaked_closed for hammer in hammers):
+            if until_it_leaks and hammer.leaked_closed:
                 break
-    return changes, hammers
+    return changes, hammer
 
 
-def replaced(lab: Lab, *rulesets: Ruleset) -> tuple[int, list[Hammer]]:
-    with ExitStack() as stack:
+def replaced(lab: Lab, family: Family, *rulesets: Ruleset) -> tuple[int, Hammer]:
+    with lab.host.entered():
+        kernel = Kernel()
+    with kernel:
         with lab.host.entered():
-            kernel = stack.enter_context(Kernel())
             kernel.replace(rulesets[0])
-        return under_load(lab, lambda at: kernel.replace(rulesets[at % len(rulesets)]))
+        return under_load(lab, family, lambda at: kernel.replace(rulesets[at % len(rulesets)]))
 
 
-def test_a_policy_is_replaced_without_a_gap(lab: Lab) -> None:
-    changes, hammers = replaced(lab, ONE, OTHER_ONE)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_policy_is_replaced_without_a_gap(lab: Lab, family: Family) -> None:
+    changes, hammer = replaced(lab, family, ONE, OTHER_ONE)
     assert changes >= ENOUGH
-    for hammer in hammers:
-        assert hammer.sent_open > changes
-        assert hammer.leaked_closed == 0
-        assert hammer.got_open == hammer.sent_open
+    assert hammer.sent_open > changes
+    assert hammer.leaked_closed == 0
+    assert hammer.got_open == hammer.sent_open
+
+
+@pytest.mark.xfail(strict=False, reason="a set of ports that is made anew is empty for a moment")
+def test_a_port_opened_by_a_set_is_never_closed(lab: Lab) -> None:
+    """Both policies open the same ports by the same set, which `replace` makes anew."""
+    _, hammer = replaced(lab, 4, *IN_SETS)
+    assert hammer.leaked_closed == 0
+    assert hammer.got_open == hammer.sent_open
 
 
 def test_the_load_notices_a_table_that_is_made_anew(lab: Lab) -> None:
@@ -122,5 +130,7 @@ def test_the_load_notices_a_table_that_is_made_anew(lab: Lab) -> None:
     batch = naive(ONE)
     with lab.host.entered(), Kernel() as kernel:
         kernel.send(batch)
-        _, hammers = under_load(lab, lambda _: kernel.send(batch), until_it_leaks=True)
-    assert sum(hammer.leaked_closed for hammer in hammers) > 0
+        _, hammer = under_load(
+            lab, 4, lambda _: kernel.send(batch), most=10_000, until_it_leaks=True
+        )
+    assert hammer.leaked_closed > 0
