@@ -25,10 +25,9 @@ REPLACEMENTS = 200  # of both families together
 ENOUGH = 5
 
 DEVICE = Neighbour("device", host_if="dev0", v4="10.77.1.0/24", v6="fd77:1::/64")
-OTHER = Neighbour("other", host_if="eth9", v4="10.77.9.0/24", v6="fd77:9::/64")
 
 
-def ruleset(*services: str, default: str = "drop", outbound: str = "accept") -> Ruleset:
+def ruleset(*services: str, default: str = "drop") -> Ruleset:
     listed = ", ".join(f'"{one}"' for one in ("open", *services))
     text = f"""
 name = "load"
@@ -48,16 +47,13 @@ default = "{default}"
 [[inbound.allow]]
 services = [{listed}]
 zones = ["device"]
-
-[outbound]
-default = "{outbound}"
 """
     return compile_policy(policy.parse(text, "test_gapless.py"))
 
 
 # Neither opens the port by a set of ports; both open it in a chain of their own.
 ONE = ruleset()
-OTHER_ONE = ruleset("ssh", outbound="drop")
+OTHER_ONE = ruleset("ssh", default="reject")
 IN_SETS = ruleset("beside"), ruleset("beside", "ssh", "https")
 
 
@@ -73,7 +69,7 @@ def naive(good: Ruleset) -> bytes:
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    with Lab(DEVICE, OTHER) as made:
+    with Lab(DEVICE) as made:
         yield made
 
 

@@ -7,6 +7,7 @@ them. Rates are so slow that a slow machine changes no verdict.
 import errno
 import select
 import socket
+import struct
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -382,6 +383,44 @@ def test_nothing_goes_through_the_host(lab: Lab, family: Family) -> None:
     apply(lab, EDGE)
     assert not heard((far, source, 5001), (beyond, to, 8443))
     assert not heard((far, source, 5002), (beyond, to, 53))
+
+
+def test_the_host_reaches_itself(edge: Lab) -> None:
+    for address in ("127.0.0.1", "::1", edge.host_address("device", 4)):
+        assert heard((edge.host, address, 5000), (edge.host, address, 9126))
+
+
+def segment(source: str, to: str, ports: tuple[int, int], flags: int) -> bytes:
+    """Return a TCP segment without data, for a raw IPv4 socket."""
+    head = struct.pack("!HHIIBBHHH", *ports, 1, 0, 5 << 4, flags, 1024, 0, 0)
+    addresses = socket.inet_aton(source) + socket.inet_aton(to)
+    summed = addresses + struct.pack("!HH", socket.IPPROTO_TCP, len(head)) + head
+    total = sum(struct.unpack(f"!{len(summed) // 2}H", summed))
+    total = (total >> 16) + (total & 0xFFFF)
+    total += total >> 16
+    return head[:16] + struct.pack("!H", ~total & 0xFFFF) + head[18:]
+
+
+def test_what_belongs_to_no_flow_is_dropped_even_at_an_open_port(lab: Lab) -> None:
+    source, to = lab.addresses("device", 4)[0], lab.host_address("device", 4)
+    syn, reset, syn_fin = 0x02, 0x04, 0x03
+
+    def came(flags: int, port: int) -> bool:
+        far, raw = lab.neighbour("device"), (socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+        with lab.host.socket(*raw) as receiver, far.socket(*raw) as sender:
+            sender.bind((source, 0))
+            sender.sendto(segment(source, to, (port, 7010), flags), (to, 0))
+            until = time.monotonic() + 0.3
+            while time.monotonic() < until:
+                if select.select([receiver], [], [], 0.05)[0]:
+                    got = receiver.recv(256)[20:]
+                    if (got[:4], got[13]) == (struct.pack("!HH", port, 7010), flags):
+                        return True
+        return False
+
+    assert [came(flags, 5000 + flags) for flags in (syn, reset, syn_fin)] == [True] * 3
+    apply(lab, EDGE)
+    assert [came(flags, 6000 + flags) for flags in (syn, reset, syn_fin)] == [True, False, False]
 
 
 # -- limits ----------------------------------------------------------------------------------------
