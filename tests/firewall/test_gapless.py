@@ -20,7 +20,7 @@ from tests.firewall.lab import Family, Hammer, Lab, Neighbour, Verdict
 FAMILIES: tuple[Family, Family] = (4, 6)
 OPEN, CLOSED = 7777, 7778
 # The kernel takes 30 ms for each, and several times that while others use the machine.
-SECONDS = 5.0
+SECONDS = 4.0
 REPLACEMENTS = 200  # of both families together
 ENOUGH = 5
 
@@ -79,12 +79,13 @@ def under_load(
     change: Callable[[int], None],
     *,
     most: int = REPLACEMENTS // 2,
+    seconds: float = SECONDS,
     until_it_leaks: bool = False,
 ) -> tuple[int, Hammer]:
     """Change again and again while new flows come; return how often, and what came."""
     assert lab.probe("device", "udp", OPEN, family) is Verdict.ACCEPTED
     assert lab.probe("device", "udp", CLOSED, family) is not Verdict.ACCEPTED
-    until = time.monotonic() + SECONDS
+    until = time.monotonic() + seconds
     changes = 0
     with lab.hammer("device", OPEN, CLOSED, family) as hammer, lab.host.entered():
         while time.monotonic() < until and changes < most:
@@ -121,12 +122,23 @@ def test_a_port_opened_by_a_set_is_never_closed(lab: Lab) -> None:
     assert hammer.got_open == hammer.sent_open
 
 
+def test_a_table_that_is_brought_back_leaks_nothing(lab: Lab) -> None:
+    """A rollback makes the table anew: the last rule drops while the chain's policy does not."""
+    with lab.host.entered(), Kernel() as kernel:
+        kernel.replace(ONE)
+        batch = kernel.capture(ONE.table)
+        changes, hammer = under_load(lab, 4, lambda _: kernel.send(batch), most=500)
+    assert changes >= ENOUGH
+    assert hammer.leaked_closed == 0
+    assert hammer.got_open == hammer.sent_open
+
+
 def test_the_load_notices_a_table_that_is_made_anew(lab: Lab) -> None:
     """`policy drop` alone is not in force while a chain is made; it takes a second or two."""
     batch = naive(ONE)
     with lab.host.entered(), Kernel() as kernel:
         kernel.send(batch)
         _, hammer = under_load(
-            lab, 4, lambda _: kernel.send(batch), most=10_000, until_it_leaks=True
+            lab, 4, lambda _: kernel.send(batch), most=10_000, seconds=20, until_it_leaks=True
         )
     assert hammer.leaked_closed > 0

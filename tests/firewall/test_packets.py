@@ -113,7 +113,10 @@ LEAVES_EDGE: dict[str, tuple[set[int], set[int]]] = {  # TCP, UDP
     "device": (set(), set()),
     "nobody": (set(), set()),
 }
-CLOSED = {1, 21, 23, 53, 80, 111, 123, 2574, 2577, 7009, 8080, 8442, 8444, 8446, 9092, 65535}
+# Those beside an open one, and what else is tried.
+BESIDE_OPEN = {2574, 2577, 7009, 7012, 21, 23, 442, 444, 8442, 8444, 8446, 9092, 9095}
+BESIDE_OPEN |= {6378, 6380, 7069, 7071, 9099, 9101}
+CLOSED = BESIDE_OPEN | {1, 53, 80, 111, 123, 8080, 65535}
 TCP_PORTS = sorted({port.number for port in PORTS} | {22, 4460, 9100} | CLOSED)
 UDP_PORTS = sorted(LINES | BROKERS | {8443, 8445, 443, 22, 53, 67, 68, 123, 546, 547, 5353})
 
