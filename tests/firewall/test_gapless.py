@@ -96,13 +96,19 @@ def under_load(
     return changes, hammer
 
 
-def replaced(lab: Lab, family: Family, *rulesets: Ruleset) -> tuple[int, Hammer]:
+def replaced(
+    lab: Lab, family: Family, *rulesets: Ruleset, seconds: float = SECONDS
+) -> tuple[int, Hammer]:
     with lab.host.entered():
         kernel = Kernel()
     with kernel:
         with lab.host.entered():
             kernel.replace(rulesets[0])
-        return under_load(lab, family, lambda at: kernel.replace(rulesets[at % len(rulesets)]))
+
+        def change(at: int) -> None:
+            kernel.replace(rulesets[at % len(rulesets)])
+
+        return under_load(lab, family, change, seconds=seconds)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -117,7 +123,7 @@ def test_a_policy_is_replaced_without_a_gap(lab: Lab, family: Family) -> None:
 @pytest.mark.xfail(strict=False, reason="a set of ports that is made anew is empty for a moment")
 def test_a_port_opened_by_a_set_is_never_closed(lab: Lab) -> None:
     """Both policies open the same ports by the same set, which `replace` makes anew."""
-    _, hammer = replaced(lab, 4, *IN_SETS)
+    _, hammer = replaced(lab, 4, *IN_SETS, seconds=SECONDS / 2)
     assert hammer.leaked_closed == 0
     assert hammer.got_open == hammer.sent_open
 

@@ -10,6 +10,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -558,12 +559,13 @@ def test_the_limits_of_our_policies_are_in_force(lab: Lab) -> None:
 def test_a_total_is_everybodys(lab: Lab) -> None:
     entry = 'services = ["both"]\nzones = ["device"]\ntotal = "6/hour"\nburst = 6'
     apply(lab, own(entry, 'services = ["https"]\nzones = ["device"]'))
+    everybody = [
+        Case(neighbour="device", proto="tcp", port=9000, family=family, source=source)
+        for family in FAMILIES
+        for source in lab.addresses("device", family)
+    ]
+    assert lab.run(everybody * 2) == [ACCEPTED] * 6 + [DROPPED] * 6
     for family in FAMILIES:
-        for source in lab.addresses("device", family):
-            assert lab.probe("device", "tcp", 9000, family, source) is ACCEPTED
-    for family in FAMILIES:
-        for source in lab.addresses("device", family):
-            assert lab.probe("device", "tcp", 9000, family, source) is DROPPED
         assert lab.probe("device", "tcp", 443, family) is ACCEPTED
 
 
@@ -589,24 +591,22 @@ def test_a_total_is_that_of_the_whole_entry(lab: Lab, apart: str) -> None:
 # -- flows that are there already ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_open_flows_live_through_every_replacement(lab: Lab, family: Family) -> None:
+def test_open_flows_live_through_every_replacement(lab: Lab) -> None:
     shut = own(outbound="drop")
+    new = [
+        Case(neighbour=name, proto="tcp", port=port, family=family, out=out)
+        for name, port, out in (("device", 7010, False), ("uplink", 8443, True))
+        for family in FAMILIES
+    ]
     apply(lab, EDGE)
-    with (
-        lab.flow("device", 7010, family) as coming_in,
-        lab.flow_out("uplink", 8443, family) as leaving,
-    ):
-        for following in (EDGE, EDGE, CLOUD, EDGE, shut, shut):
+    with ExitStack() as stack:
+        flows = [stack.enter_context(lab.flow("device", 7010, family)) for family in FAMILIES]
+        flows += [stack.enter_context(lab.flow_out("uplink", 8443, family)) for family in FAMILIES]
+        for following in (EDGE, CLOUD, shut, shut):
             apply(lab, following)
-            assert coming_in.exchange()
-            assert leaving.exchange()
-        assert lab.probe("device", "tcp", 7010, family) is DROPPED
-        assert lab.probe_out("uplink", "tcp", 8443, family) is DROPPED
-        assert coming_in.exchange()
-        assert leaving.exchange()
+            assert [flow.exchange() for flow in flows] == [True] * 4
+        assert lab.run(new) == [DROPPED] * 4
+        assert [flow.exchange() for flow in flows] == [True] * 4
         apply(lab, EDGE)
-        assert lab.probe("device", "tcp", 7010, family) is ACCEPTED
-        assert lab.probe_out("uplink", "tcp", 8443, family) is ACCEPTED
-        assert coming_in.exchange()
-        assert leaving.exchange()
+        assert lab.run(new) == [ACCEPTED] * 4
+        assert [flow.exchange() for flow in flows] == [True] * 4

@@ -163,7 +163,7 @@ class Lab:
             link.host_netlink.down(link.host_index)
 
     def run(self, cases: Iterable[Case]) -> list[Verdict]:
-        """Try the cases, up to 64 at once: all that meet silence share its 150 ms.
+        """Try the cases, up to 160 at once: all that meet silence share its 150 ms.
 
         Packets are sent in the order of the cases. Raises `PacketLost`, and `LabError` for a
         port of the host that another program has.
