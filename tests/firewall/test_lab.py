@@ -177,6 +177,27 @@ def test_sources_of_one_neighbour_are_told_apart(lab: Lab, family: Family) -> No
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_a_source_from_beyond_is_answered(family: Family) -> None:
+    source = {4: "192.0.2.7", 6: "2001:db8::7"}[family]
+    plan = Neighbour(
+        "device",
+        host_if="dev0",
+        v4="10.77.1.0/24",
+        v6="fd77:1::/64",
+        beyond=("192.0.2.7", "2001:db8::7"),
+    )
+    with Lab(plan, UPLINK) as lab:
+        assert lab.probe("device", "tcp", 80, family, source) is ACCEPTED
+        assert lab.ping("device", family, source) is ACCEPTED
+        lab.nft(ruleset("tcp dport 80 reject"))
+        assert lab.probe("device", "tcp", 80, family, source) is REFUSED
+        ip = "ip" if family == 4 else "ip6"
+        lab.nft(ruleset(f"{ip} saddr {source} tcp dport 80 drop"))
+        assert lab.probe("device", "tcp", 80, family, source) is DROPPED
+        assert lab.probe("device", "tcp", 80, family) is ACCEPTED
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_another_address_can_be_reached_for(lab: Lab, family: Family) -> None:
     beyond = lab.host_address("uplink", family)
     assert lab.probe("device", "tcp", 80, family, to=beyond) is ACCEPTED

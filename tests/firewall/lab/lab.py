@@ -98,6 +98,8 @@ class Lab:
                 netlink.address(index, address, prefix)
             for address in plan.strangers(family):
                 netlink.address(index, address, 32 if family == 4 else 128)
+            for address in plan.routed(family):
+                host_netlink.route(host_index, address)
             netlink.default_route(plan.host_address(family))
         ends = (self.host, plan.host_if), (far, FAR_IF)
         for namespace, interface in ends:
@@ -161,7 +163,7 @@ class Lab:
             link.host_netlink.down(link.host_index)
 
     def run(self, cases: Iterable[Case]) -> list[Verdict]:
-        """Try the cases, up to 32 at once: all that meet silence share its 150 ms.
+        """Try the cases, up to 160 at once: all that meet silence share its 150 ms.
 
         Packets are sent in the order of the cases. Raises `PacketLost`, and `LabError` for a
         port of the host that another program has.

@@ -14,7 +14,7 @@ class Neighbour:
     The host has the first address of each network on `host_if`, the neighbour has the next
     `sources` ones and any in `foreign`. The foreign ones are for forged sources: the host has
     no route back, so send them as UDP (a TCP handshake could not end, whatever the firewall
-    says).
+    says). Those `beyond` the link are the neighbour's too, and the host has a route to each.
     """
 
     name: str
@@ -23,6 +23,7 @@ class Neighbour:
     v6: str | None = None
     sources: int = 1
     foreign: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
 
     def network(self, family: Family) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         """Return the network between host and neighbour, or raise `LabError` without one."""
@@ -46,5 +47,10 @@ class Neighbour:
         return tuple(str(network[2 + n]) for n in range(self.sources))
 
     def strangers(self, family: Family) -> tuple[str, ...]:
-        """Return the foreign addresses of a family."""
-        return tuple(a for a in self.foreign if ipaddress.ip_address(a).version == family)
+        """Return the addresses of a family outside of its network, foreign ones first."""
+        outside = (*self.foreign, *self.beyond)
+        return tuple(a for a in outside if ipaddress.ip_address(a).version == family)
+
+    def routed(self, family: Family) -> tuple[str, ...]:
+        """Return those outside of its network that the host has a route to."""
+        return tuple(a for a in self.beyond if ipaddress.ip_address(a).version == family)

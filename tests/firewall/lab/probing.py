@@ -18,7 +18,7 @@ from tests.firewall.lab.watching import Answers, Listener, Listeners, cut
 _BOUND = 0.15  # seconds until silence counts: veth needs microseconds
 _PATIENCE = 0.4  # seconds until a packet counts as lost; below the 1 s of a repeated SYN
 _LOOK = 0.01  # seconds between looks at what another thread may have taken in
-_AT_ONCE = 32  # probes under way together: three descriptors each
+_AT_ONCE = 160  # probes under way together: three descriptors each
 
 _UNDERWAY = {errno.EINPROGRESS, errno.EPERM, errno.ECONNREFUSED, errno.EACCES}
 

@@ -15,7 +15,8 @@ _REQUEST_ACK, _CREATE_EXCL = 0x1 | 0x4, 0x400 | 0x200
 _IFLA_IFNAME, _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_NET_NS_FD = 3, 16, 18, 28
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_F_NODAD = 1, 2, 0x02
-_RTA_GATEWAY = 5
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
+_TABLE_MAIN, _STATIC, _UNIVERSE, _LINK, _UNICAST = 254, 4, 0, 253, 1
 _NDA_DST = 1
 _IFF_UP = 1
 _OPER_UP = 6
@@ -36,6 +37,11 @@ def _link(index: int = 0, flags: int = 0) -> bytes:
 
 def _af(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:
     return socket.AF_INET if address.version == 4 else socket.AF_INET6
+
+
+def _route(to: ipaddress.IPv4Address | ipaddress.IPv6Address, prefix: int, scope: int) -> bytes:
+    head = _af(to), prefix, 0, 0, _TABLE_MAIN, _STATIC, scope, _UNICAST
+    return struct.pack("=BBBBBBBBI", *head, 0)
 
 
 class Netlink:
@@ -111,9 +117,15 @@ class Netlink:
     def default_route(self, gateway: str) -> None:
         """Send what is not on the link to `gateway`."""
         ip = ipaddress.ip_address(gateway)
-        table, static, universe, unicast = 254, 4, 0, 1
-        head = struct.pack("=BBBBBBBBI", _af(ip), 0, 0, 0, table, static, universe, unicast, 0)
+        head = _route(ip, 0, _UNIVERSE)
         self._ask(_NEWROUTE, _CREATE_EXCL, head + _attr(_RTA_GATEWAY, ip.packed))
+
+    def route(self, index: int, address: str) -> None:
+        """Look for an address on the interface's link, whatever network it is of."""
+        ip = ipaddress.ip_address(address)
+        head = _route(ip, ip.max_prefixlen, _LINK)
+        to = _attr(_RTA_DST, ip.packed) + _attr(_RTA_OIF, struct.pack("=i", index))
+        self._ask(_NEWROUTE, _CREATE_EXCL, head + to)
 
     def forget(self, index: int, address: str) -> None:
         """Drop what is known of a neighbour, with the packets waiting for it, if anything is."""
