@@ -6,7 +6,7 @@ SMALL ?=
 RUN_DIR ?= run/demo
 PYTHON := .venv/bin/python
 
-.PHONY: help setup demo check test test-all faults fuzz bench lock clean
+.PHONY: help setup demo check test test-all faults fuzz bench molecule lock clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,8 @@ check: setup ## Lint, types, import contracts, shell scripts
 	.venv/bin/lint-imports
 	git ls-files '*.sh' | xargs shellcheck --severity=style
 	shellcheck --severity=style --shell=bash .ci/run
+	@bash ansible/setup.sh --without-podman
+	bash ansible/lint.sh
 
 test: setup ## All tests: units, the validator, and the real path on one machine
 	$(PYTHON) -m pytest
@@ -49,6 +51,9 @@ bench: setup ## The gateway's and the uplink's numbers beside rsyslog's, the str
 	$(PYTHON) -m bench.uplink
 	$(PYTHON) -m bench.streams $(if $(SMALL),--small)
 	$(PYTHON) -m bench.firewall
+
+molecule: ## Provision containers as a site would, twice, and use them as a technician would
+	@bash ansible/molecule/run.sh edge
 
 lock: setup ## Make the hash-locked requirement files anew
 	bash requirements/lock.sh

@@ -13,3 +13,4 @@ lock pyproject.toml --extra edge --extra firewall --output-file requirements/edg
 lock pyproject.toml --extra cloud --extra firewall --output-file requirements/cloud.txt
 lock pyproject.toml --all-extras --output-file requirements/dev.txt
 lock requirements/build.in --output-file requirements/build.txt
+lock requirements/provision.in --output-file requirements/provision.txt
