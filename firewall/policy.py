@@ -114,7 +114,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     table: str = "healthsync"
     ping: str = "10/second"
-    """Echo requests answered, of all; empty: none."""
+    """Echo requests answered, of all of a family; empty: none."""
     log: Log = Log()
     zones: dict[str, Zone] = {}
     sets: dict[str, tuple[str, ...]] = {}
