@@ -6,7 +6,7 @@ SMALL ?=
 RUN_DIR ?= run/demo
 PYTHON := .venv/bin/python
 
-.PHONY: help setup demo check test test-all faults fuzz bench molecule lock clean
+.PHONY: help setup demo check test test-all faults fuzz bench molecule molecule-all lock clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,7 +30,7 @@ check: setup ## Lint, types, import contracts, shell scripts
 test: setup ## All tests: units, the validator, and the real path on one machine
 	$(PYTHON) -m pytest
 
-test-all: check test faults fuzz ## Everything, the long suites too
+test-all: check test faults fuzz molecule-all ## Everything, the long suites too
 
 faults: setup ## Power cuts at every sector, kills, 5,000 idle connections, 20,000 histories, 10,000 resources
 	HEALTHSYNC_FAULT_BYTES=100000000 HEALTHSYNC_KILLS=30 HEALTHSYNC_IDLE_CONNECTIONS=5000 \
@@ -54,6 +54,9 @@ bench: setup ## The gateway's and the uplink's numbers beside rsyslog's, the str
 
 molecule: ## Provision containers as a site would, twice, and use them as a technician would
 	@bash ansible/molecule/run.sh edge
+
+molecule-all: ## The other scenarios too: the firewall's role, the cloud's hosts
+	@bash ansible/molecule/run.sh edge firewall cloud-single
 
 lock: setup ## Make the hash-locked requirement files anew
 	bash requirements/lock.sh
