@@ -50,7 +50,7 @@ retry() {
 missing_packages() {
   local wanted=(redis-server haproxy netcat-openbsd openssl ca-certificates iproute2 procps
     shellcheck git curl jq chromium python3 python3-venv
-    tcpdump tshark htop net-tools socat rsyslog rsyslog-kafka nftables iptables)
+    tcpdump tshark htop net-tools socat rsyslog rsyslog-kafka nftables iptables systemd)
   local package
   for package in "${wanted[@]}"; do
     if ! dpkg-query --show --showformat='${db:Status-Status}\n' "${package}" 2>/dev/null |
