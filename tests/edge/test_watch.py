@@ -159,13 +159,14 @@ def test_a_window_that_changes_its_size_is_filled_anew(running: Process) -> None
 
 
 def test_suspended_it_gives_the_terminal_back_and_takes_it_again(running: Process) -> None:
-    shell = 'set -m; "$@"; echo "STOPPED $(stty -a | grep -o -- "-*icanon")"; fg'
+    shell = 'set -m; "$@"; echo "STOPPED $(stty -a | grep -o -- "-*icanon")"; read -r; fg'
     words = ["bash", "-c", shell, "shell", *running.command("watch")]
     with session(words) as watching:
         watching.says("m-1")
         watching.press("\x1a")
         watching.says("STOPPED icanon")
         assert watching.screen.modes["?1049"] is False
+        watching.press("\n")  # only now it goes on: else both may come in one piece
         watching.until(lambda screen: screen.modes["?1049"])
         watching.says("m-1")
         watching.press("q")
