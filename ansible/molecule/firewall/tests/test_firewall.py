@@ -59,16 +59,3 @@ def test_the_comparison_is_a_metric(ward: Host) -> None:
     ward.check_output("systemctl restart healthsync-firewall")
     ward.check_output("systemctl start healthsync-firewall-verify")
     assert "\nhealthsync_firewall_drift 0\n" in metrics.content_string
-
-
-def test_who_tries_tokens_is_blocked(ward: Host) -> None:
-    assert ward.service("healthsync-firewall-feed").is_running
-    said = '{"service": "est", "event": "refused", "code": "token-used", "address": "192.0.2.77"}'
-    script = f"for n in 1 2 3 4 5; do echo '{said}'; done; sleep 1"
-    # As the enrolment service's unit: its name is what the feed follows.
-    unit = "systemd-run --quiet --wait --collect --unit=healthsync-est"
-    ward.check_output(f"{unit} bash -c %s", script)
-    blocked = ward.check_output(
-        "healthsync firewall blocked --policy /etc/healthsync/firewall.toml"
-    )
-    assert blocked.startswith("192.0.2.77\t")
