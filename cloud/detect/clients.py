@@ -67,6 +67,20 @@ def consumer(base: Settings, identity: str, watch: BrokerWatch) -> Any:
     )
 
 
+def asker(base: Settings, identity: str) -> dict[str, Any]:
+    """Return the settings of a member of no name: its coming makes the group share out anew."""
+    return {
+        **base,
+        "log_level": LOG_LEVEL,
+        "group.id": GROUP,
+        "client.id": f"{identity}-asks",
+        "partition.assignment.strategy": "cooperative-sticky",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "session.timeout.ms": SESSION_TIMEOUT_MS,
+    }
+
+
 def producer(base: Settings, identity: str) -> Any:
     """Return the transactional producer, not yet initialised."""
     return Producer(
@@ -94,10 +108,15 @@ def producer(base: Settings, identity: str) -> Any:
     )
 
 
+def admin(base: Settings) -> Any:
+    """Return a client that asks about topics and groups."""
+    return AdminClient({**base, "log_level": LOG_LEVEL})
+
+
 def end_offsets(base: Settings, partitions: Iterable[int]) -> dict[int, int]:
     """Return the state topic's next offsets, open transactions included; raises KafkaException."""
-    admin = AdminClient({**base, "log_level": LOG_LEVEL})
-    asked = admin.list_offsets(
+    asking = admin(base)  # held: with it its answers would go
+    asked = asking.list_offsets(
         {TopicPartition(topics.STATE.name, p): OffsetSpec.latest() for p in partitions},
         isolation_level=IsolationLevel.READ_UNCOMMITTED,
         request_timeout=ASK_S,

@@ -49,6 +49,7 @@ from cloud.detect.calls import (
 from cloud.detect.clients import Settings
 from cloud.detect.made import Made, Poison, Unjudged
 from cloud.detect.outbox import Outbox
+from cloud.detect.owners import Owners
 from cloud.detect.partition import Partition
 from cloud.records import NewPolicy
 from healthsync.runtime.cycles import building
@@ -139,6 +140,7 @@ class Engine:
         self._watch = BrokerWatch()
         self._consumer = clients.consumer(base, identity, self._watch)
         self._commands = clients.commands(base, identity)
+        self._owners = Owners(base, identity, log, monotonic_s)
 
     @property
     def ready(self) -> bool:
@@ -158,6 +160,7 @@ class Engine:
     def close(self) -> None:
         """Leave; an open transaction there never is between steps."""
         # The group first: leaving it says once more which partitions' commands are ours.
+        self._owners.close()
         self._consumer.close()
         self._commands.close()
 
@@ -174,6 +177,7 @@ class Engine:
     def step(self) -> int:
         """Do one turn; return how many records were committed. Waits POLL_S at most when idle."""
         self._observe_lag()
+        self._owners.step()
         moves = self._moves
         began = self._monotonic_s()
         batch = Batch()

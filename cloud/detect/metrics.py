@@ -28,3 +28,6 @@ COMMIT = Histogram(
     buckets=(0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 LAG = Gauge("healthsync_detect_lag_records", "Samples records not yet taken, all partitions")
+OWNERLESS = Gauge(
+    "healthsync_detect_ownerless_partitions", "Partitions that no member of the group has"
+)

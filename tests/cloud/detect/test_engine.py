@@ -4,6 +4,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import msgspec
@@ -48,6 +49,13 @@ class Record:
 
     def value(self) -> bytes:
         return self._value
+
+
+class Silent:
+    """Asked about the group, it gives no answer."""
+
+    def describe_consumer_groups(self, names: list[str]) -> dict[str, Future[Any]]:
+        return {name: Future() for name in names}
 
 
 class Sent(NamedTuple):
@@ -336,6 +344,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(clients, "consumer", lambda _base, _identity, *_watch: held)
         monkeypatch.setattr(clients, "producer", lambda _base, _identity: Producing(held))
         monkeypatch.setattr(clients, "commands", lambda _base, _identity: Orders(held))
+        monkeypatch.setattr(clients, "admin", lambda _base: Silent())
         monkeypatch.setattr(clients, "Restored", Restored)
         monkeypatch.setattr(clients, "Samples", Samples)
         engine = Engine(

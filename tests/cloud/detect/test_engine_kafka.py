@@ -10,11 +10,9 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,22 +25,19 @@ from cloud.detect.seen import Seen
 from cloud.policy.default import DEFAULT
 from cloud.records import AlertEvent, Command, SamplesRecord, encode, samples_key
 from tests.cloud.detect.broker import Broker
+from tests.cloud.detect.fleet import NOW_MS, Fleet, wait_until
 from tests.cloud.detect.records_of import T0, reading, record, subject_in, ward
 from tests.cloud.detect.turns import Log
 from vitals import topics
 
 pytestmark = pytest.mark.system
 
-HERE = Path(__file__).parent
 
 KILLS = int(os.environ.get("HEALTHSYNC_DETECT_KILLS", "8"))
 """Of the test with three processes; `make faults` gives 200."""
 
 KILLED_S_MAX = 15.0
 """A kill and the restart take 2 to 5 s on a machine that is not busy."""
-
-NOW_MS = T0
-"""Before every reading: nobody is silent, nothing escalates."""
 
 
 @pytest.fixture(scope="module")
@@ -54,52 +49,6 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         yield made
     finally:
         made.stop()
-
-
-class Fleet:
-    """Engine processes by identity."""
-
-    def __init__(self, broker: Broker, folder: Path) -> None:
-        self._broker = broker
-        self._folder = folder
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(self, identity: str) -> None:
-        with (self._folder / f"{identity}.log").open("ab") as log:
-            log.write(b"-- start\n")
-            log.flush()
-            self._running[identity] = subprocess.Popen(
-                [
-                    sys.executable,
-                    HERE / "engine_process.py",
-                    self._broker.bootstrap,
-                    identity,
-                    str(NOW_MS),
-                ],
-                stdout=log,
-                stderr=log,
-                cwd=HERE.parents[2],
-                env={"PYTHONPATH": str(HERE.parents[2])},
-            )
-
-    def is_ready(self, identity: str) -> bool:
-        """Tell whether the process of this name that runs now said so."""
-        log = (self._folder / f"{identity}.log").read_text()
-        return '"ready"' in log.rpartition("-- start")[2]
-
-    def holds_some(self, identity: str) -> bool:
-        """Tell whether the process of this name that runs now has read partitions back."""
-        log = (self._folder / f"{identity}.log").read_text()
-        return '"restored"' in log.rpartition("-- start")[2]
-
-    def end(self, identity: str, how: signal.Signals) -> int:
-        process = self._running.pop(identity)
-        process.send_signal(how)
-        return process.wait(30)
-
-    def close(self) -> None:
-        for identity in list(self._running):
-            self.end(identity, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -168,13 +117,6 @@ def frames_seen(broker: Broker, where: int) -> int:
         for key, value in last.items()
         if b"/dedupe/" in key and f"-{where}/".encode() in key
     )
-
-
-def wait_until(true: Callable[[], bool], what: str, bound_s: float = 180) -> None:
-    deadline = time.monotonic() + bound_s
-    while not true():
-        assert time.monotonic() < deadline, f"{what}: not within {bound_s} s"
-        time.sleep(0.2)  # a real server's progress, polled
 
 
 def elsewhere(
@@ -291,11 +233,6 @@ def test_a_ward_under_kill_minus_nine_comes_out_as_if_nothing_had_happened(
     fleet.start("detect-1")
     devices = threading.Thread(target=produce, args=(broker, given, 250))
     devices.start()
-    # Not before the first partitions were shared: see "Known" in cloud/detect/README.md.
-    wait_until(
-        lambda: fleet.holds_some("detect-0") and fleet.holds_some("detect-1"),
-        "both hold partitions",
-    )
     kills = 0
     while devices.is_alive():
         victim = f"detect-{kills % 2}"
