@@ -17,7 +17,7 @@ from firewall import kernel, report, text, wire
 from firewall.compile import compile_policy
 from firewall.kernel import Kernel
 from firewall.messages import create
-from firewall.policy import parse
+from firewall.policy_file import parse
 from firewall.ruleset import Ruleset
 from tests.firewall.spaces import namespace
 

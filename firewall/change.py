@@ -35,7 +35,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from firewall import kernel, policy, rollback, wire
+from firewall import kernel, policy_file, rollback, wire
 from firewall.compile import compile_policy
 from firewall.kernel import Kernel
 from firewall.messages import create
@@ -234,7 +234,7 @@ def _detached(program: list[str]) -> None:
 
 def compiled(path: Path) -> tuple[Ruleset, str]:
     """Return the ruleset of a policy file and the file's text; raises ConfigError."""
-    found = compile_policy(policy.load(path))
+    found = compile_policy(policy_file.load(path))
     return found, path.read_text(encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from firewall import change, feed, kernel, policy, report, text, wire
+from firewall import change, feed, kernel, policy, policy_file, report, text, wire
 from firewall.change import CONFIRM_S, Store
 from firewall.compile import BLOCKED, BLOCKED_S, compile_policy
 from firewall.iptables import render as render_iptables
@@ -106,7 +106,7 @@ def _say(text_: str, code: Exit) -> int:
 
 
 def _ruleset(options: Options) -> Ruleset:
-    return compile_policy(policy.load(options.policy))
+    return compile_policy(policy_file.load(options.policy))
 
 
 def _seconds(text_: str, option: str) -> int:

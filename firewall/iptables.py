@@ -11,8 +11,8 @@ from typing import Final, assert_never
 
 from firewall.ruleset import (
     FAMILIES,
-    TCP,
-    UDP,
+    PROTOCOLS,
+    UNITS,
     AddressIn,
     AddressSet,
     Block,
@@ -47,8 +47,6 @@ from firewall.ruleset import (
 MULTIPORT_MAX: Final = 15
 """Ports in one match of the extension; a range counts as two."""
 
-_PROTOCOL: Final = {TCP: "tcp", UDP: "udp"}
-_UNIT: Final = {1: "second", 60: "minute", 3600: "hour"}
 _BUILT_IN: Final = {"input": "INPUT", "forward": "FORWARD", "output": "OUTPUT"}
 
 Words = tuple[str, ...]
@@ -103,16 +101,16 @@ class _Family:
                 names = ",".join(state.upper() for state in states)
                 return [("-m", "conntrack", "--ctstate", names)]
             case Protocol(number):
-                return [("-p", _PROTOCOL[number])]
+                return [("-p", PROTOCOLS[number])]
             case Port(protocol, low, high):
-                word = _PROTOCOL[protocol]
+                word = PROTOCOLS[protocol]
                 ports = str(low) if low == high else f"{low}:{high}"
                 return [("-p", word, "-m", word, "--dport", ports)]
             case PortPair(protocol, source, port):
-                word = _PROTOCOL[protocol]
+                word = PROTOCOLS[protocol]
                 return [("-p", word, "-m", word, "--sport", str(source), "--dport", str(port))]
             case PortIn(protocol, name):
-                word = _PROTOCOL[protocol]
+                word = PROTOCOLS[protocol]
                 return [
                     ("-p", word, "-m", "multiport", "--dports", ports)
                     for ports in _multiports(self._sets[name])
@@ -188,7 +186,7 @@ def _family_of(term: Term) -> Family | None:
 
 
 def _rate(rate: Rate) -> str:
-    return f"{rate.count}/{_UNIT[rate.unit_s]}"
+    return f"{rate.count}/{UNITS[rate.unit_s]}"
 
 
 def _hashlimit(rate: Rate, name: str, mode: Words) -> Words:

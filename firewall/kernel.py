@@ -14,12 +14,13 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Final, NamedTuple, Self, TypeVar
 
 from pyroute2.netlink.nfnetlink import nftsocket
 
+from firewall import snapshot as shape
 from firewall import wire
 from firewall.messages import (
     base_chains,
@@ -31,6 +32,7 @@ from firewall.messages import (
     timed,
 )
 from firewall.ruleset import Ruleset, SourceSet
+from firewall.snapshot import Snapshot
 from firewall.wire import Message, Part
 
 T = TypeVar("T")
@@ -90,21 +92,6 @@ class Blocked(NamedTuple):
     set: str
     address: bytes
     left_ms: int
-
-
-class Snapshot(NamedTuple):
-    """A table as the kernel holds it: equal tables have equal ones.
-
-    Without handles, counters and whatever packets put into sets.
-    """
-
-    chains: dict[str, bytes]
-    rules: dict[str, list[bytes]]
-    """By chain, in their order."""
-    sets: dict[str, bytes]
-    elements: dict[str, list[bytes]]
-    others: dict[str, bytes]
-    """Named objects: none of ours."""
 
 
 class Kernel:
@@ -203,8 +190,10 @@ class Kernel:
         if snapshot is None:
             return create(ruleset), generation
         bases = base_chains(ruleset)
-        kept = {name for name, raw in snapshot.chains.items() if _hooked(raw) and name in bases}
-        same = set() if wanted is None else _same_sets(wanted, snapshot)
+        kept = {
+            name for name, raw in snapshot.chains.items() if shape.hooked(raw) and name in bases
+        }
+        same = set() if wanted is None else shape.same_sets(wanted, snapshot)
         messages = [table(ruleset.table), _flush(ruleset.table)]
         messages += [
             _gone(nftsocket.NFT_MSG_DELCHAIN, ruleset.table, 3, name)
@@ -214,7 +203,7 @@ class Kernel:
         messages += [
             _gone(nftsocket.NFT_MSG_DELSET, ruleset.table, 2, name)
             for name, raw in snapshot.sets.items()
-            if not _anonymous(raw) and name not in same
+            if not shape.anonymous(raw) and name not in same
         ]
         messages += [
             (nftsocket.NFT_MSG_DELOBJ, 0, _named(ruleset.table, 2, name) + raw)
@@ -254,22 +243,24 @@ class Kernel:
         sets = list(self._of_table(nftsocket.NFT_MSG_GETSET, name))
         for at, parts in enumerate(sets, 1):
             # It is told without the number that it has to be made with.
-            body = _without(parts, _SET_OWN) + wire.attribute(10, struct.pack("!I", at))
+            body = shape.without(parts, shape.SET_OWN) + wire.attribute(10, struct.pack("!I", at))
             yield nftsocket.NFT_MSG_NEWSET, flags, body
         for parts in self._of_table(nftsocket.NFT_MSG_GETOBJ, name):
-            yield nftsocket.NFT_MSG_NEWOBJ, flags, _without(parts, {5, 6, 7})
+            yield nftsocket.NFT_MSG_NEWOBJ, flags, shape.without(parts, {5, 6, 7})
         chains = list(self._of_table(nftsocket.NFT_MSG_GETCHAIN, name))
-        for parts in sorted(chains, key=lambda parts: any(p.kind == _CHAIN_HOOK for p in parts)):
-            yield nftsocket.NFT_MSG_NEWCHAIN, flags, _without(parts, _CHAIN_OWN)
+        for parts in sorted(
+            chains, key=lambda parts: any(p.kind == shape.CHAIN_HOOK for p in parts)
+        ):
+            yield nftsocket.NFT_MSG_NEWCHAIN, flags, shape.without(parts, shape.CHAIN_OWN)
         for parts in sets:
-            of_set = _string(parts, 2)
+            of_set = shape.string(parts, 2)
             given = (
                 wire.attribute(1, element, nested=True) for element in self._elements(name, of_set)
             )
             yield from elements(name, of_set, given)
         for parts in self._of_table(nftsocket.NFT_MSG_GETRULE, name):
             kept = b"".join(
-                wire.attribute(4, _acceptable(part.value), nested=True)
+                wire.attribute(4, shape.acceptable(part.value), nested=True)
                 if part.kind == 4
                 else part.raw
                 for part in parts
@@ -286,7 +277,7 @@ class Kernel:
     def tables(self) -> list[str]:
         """Return the names of all tables of family inet."""
         bodies = self._ask(nftsocket.NFT_MSG_GETTABLE, wire.DUMP, b"")
-        return [_text_of(body, 1) for body in bodies]
+        return [shape.text_of(body, 1) for body in bodies]
 
     def snapshot(self, name: str) -> tuple[Snapshot | None, int]:
         """Return a table as it is, None when there is none, and its generation."""
@@ -313,39 +304,39 @@ class Kernel:
             return None
         out = Snapshot({}, {}, {}, {}, {})
         for parts in self._of_table(nftsocket.NFT_MSG_GETCHAIN, name):
-            chain = _string(parts, 3)
-            out.chains[chain] = _without(parts, _CHAIN_OWN)
+            chain = shape.string(parts, 3)
+            out.chains[chain] = shape.without(parts, shape.CHAIN_OWN)
             out.rules[chain] = []
         intervals = set()
         for parts in self._of_table(nftsocket.NFT_MSG_GETSET, name):
-            of_set = _string(parts, 2)
+            of_set = shape.string(parts, 2)
             # 13 is how nft(8) prints it
-            out.sets[of_set] = _without(parts, {*_SET_OWN, 13})
-            flags = _number(parts, 3)
-            if flags & _SET_INTERVAL:
+            out.sets[of_set] = shape.without(parts, {*shape.SET_OWN, 13})
+            flags = shape.number(parts, 3)
+            if flags & shape.SET_INTERVAL:
                 intervals.add(of_set)
-            if not flags & _SET_DYNAMIC:
+            if not flags & shape.SET_DYNAMIC:
                 out.elements[of_set] = []
         for of_set in out.elements:
-            found = [_plain(element) for element in self._elements(name, of_set)]
+            found = [shape.plain(element) for element in self._elements(name, of_set)]
             found.sort()
-            out.elements[of_set] = _without_lead(found) if of_set in intervals else found
+            out.elements[of_set] = shape.without_lead(found) if of_set in intervals else found
         for parts in self._of_table(nftsocket.NFT_MSG_GETOBJ, name):
-            out.others[_string(parts, 2)] = b"".join(p.raw for p in parts if p.kind == 3)
+            out.others[shape.string(parts, 2)] = b"".join(p.raw for p in parts if p.kind == 3)
         for parts in self._of_table(nftsocket.NFT_MSG_GETRULE, name):
             expressions = next(part.value for part in parts if part.kind == 4)
             named = b"".join(part.raw for part in parts if part.kind == 7)
-            out.rules[_string(parts, 2)].append(_uncounted(expressions) + named)
+            out.rules[shape.string(parts, 2)].append(shape.uncounted(expressions) + named)
         return out
 
     def _blocked(self, name: str) -> Iterator[Blocked]:
         if name not in self.tables():
             return
         for parts in self._of_table(nftsocket.NFT_MSG_GETSET, name):
-            flags = _number(parts, 3)
-            if not (flags & _SET_DYNAMIC and flags & _SET_TIMEOUT):
+            flags = shape.number(parts, 3)
+            if not (flags & shape.SET_DYNAMIC and flags & shape.SET_TIMEOUT):
                 continue
-            of_set = _string(parts, 2)
+            of_set = shape.string(parts, 2)
             for element in self._elements(name, of_set):
                 inner = {part.kind: part.value for part in wire.parts(element)}
                 if 7 in inner:  # counts something: a meter, nobody is blocked there
@@ -442,116 +433,6 @@ def _unshare() -> None:
     if library.unshare(_CLONE_NEWNET):
         number = ctypes.get_errno()
         raise OSError(number, f"a network namespace of its own: {os.strerror(number)}")
-
-
-# -- raw attributes ----------------------------------------------------------------------------
-
-_SET_ANONYMOUS: Final = 0x1
-_SET_INTERVAL: Final = 0x4
-_SET_TIMEOUT: Final = 0x10
-_SET_DYNAMIC: Final = 0x20
-_CHAIN_HOOK: Final = 4
-_CHAIN_OWN: Final = {2, 6, 8, 9, 11}
-"""Attributes that are the kernel's own: handles, use counts, counters, numbers of a batch."""
-_SET_OWN: Final = {10, 14, 16, 19, 20}
-_ELEMENT_FLAGS: Final = 3
-
-
-def _same_sets(wanted: Snapshot, found: Snapshot) -> set[str]:
-    """Return the sets that are there as they should be."""
-    return {
-        name
-        for name, raw in wanted.sets.items()
-        if found.sets.get(name) == raw and found.elements.get(name) == wanted.elements.get(name)
-    }
-
-
-def _string(parts: Iterable[Part], kind: int) -> str:
-    return next(part.value for part in parts if part.kind == kind)[:-1].decode()
-
-
-def _number(parts: Iterable[Part], kind: int) -> int:
-    return next((struct.unpack("!I", part.value)[0] for part in parts if part.kind == kind), 0)
-
-
-def _text_of(body: bytes, kind: int) -> str:
-    return _string(wire.parts(body), kind)
-
-
-def _without(parts: Iterable[Part], dropped: set[int]) -> bytes:
-    return b"".join(part.raw for part in parts if part.kind not in dropped)
-
-
-def _hooked(raw: bytes) -> bool:
-    return any(part.kind == _CHAIN_HOOK for part in wire.parts(raw))
-
-
-def _anonymous(raw: bytes) -> bool:
-    return bool(_number(wire.parts(raw), 3) & _SET_ANONYMOUS)
-
-
-def _plain(element: bytes) -> bytes:
-    """Return an element without its own clock, counters and nft(8)'s hints."""
-    length = struct.unpack_from("=H", element)[0]
-    rest = element[(length + 3) & ~3 :]
-    # A key, or a key and flags, is all there is of nearly every one of ten thousand.
-    if not rest or (len(rest) == 8 and rest[2] == _ELEMENT_FLAGS):
-        return element
-    return b"".join(
-        part.raw
-        for part in wire.parts(element)
-        if part.kind not in {5, 7, 8, 11} and not (part.kind == 6 and part.value[:1] == b"\1")
-    )
-
-
-def _without_lead(elements: list[bytes]) -> list[bytes]:
-    """Leave out the end at 0 that nft(8) puts before the first interval; they are in order."""
-
-    def zero_end(element: bytes) -> bool:
-        inner = {part.kind: part.value for part in wire.parts(element)}
-        ended = struct.unpack("!I", inner.get(_ELEMENT_FLAGS, bytes(4)))[0] & 1
-        key = next(part.value for part in wire.parts(inner[1]))
-        return bool(ended) and not any(key)
-
-    # A start at 0 sorts before an end there.
-    return [one for one in elements[:2] if not zero_end(one)] + elements[2:]
-
-
-def _uncounted(expressions: bytes) -> bytes:
-    """Return a rule's expressions without what packets have counted."""
-    return _rewritten(expressions, lambda name, _: name == b"counter\0")
-
-
-def _acceptable(expressions: bytes) -> bytes:
-    """Return a rule's expressions as the kernel takes back what it told."""
-    return _rewritten(expressions, lambda _name, _part: False)
-
-
-def _rewritten(expressions: bytes, dropped: Callable[[bytes, Part], bool]) -> bytes:
-    out = b""
-    for one in wire.parts(expressions):
-        inner = {part.kind: part.value for part in wire.parts(one.value)}
-        name, data = inner[1], inner.get(2)
-        body = wire.attribute(1, name)
-        if data is not None:
-            kept = b"".join(
-                part.raw
-                for part in wire.parts(data)
-                # A timeout of 0 is told, and refused.
-                if not (name == b"dynset\0" and part.kind == 6 and not any(part.value))
-                and not dropped(name, part)
-            )
-            body += wire.attribute(2, kept, nested=True)
-        out += wire.attribute(1, body, nested=True)
-    return out
-
-
-def rule_name(raw: bytes) -> str:
-    """Return the comment of a rule of a snapshot, or nothing."""
-    for part in wire.parts(raw):
-        if part.kind == 7:
-            return part.value[2 : 1 + part.value[1]].decode(errors="replace")
-    return ""
 
 
 def _text(one: wire.Received) -> str:

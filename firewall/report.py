@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from firewall import text
-from firewall.kernel import Snapshot, rule_name
 from firewall.ruleset import Ruleset
+from firewall.snapshot import Snapshot, rule_name
 
 FOREIGN = "(a rule without a name)"
 

@@ -20,6 +20,11 @@ TCP: Final = 6
 UDP: Final = 17
 ICMP: Final = 1
 ICMP6: Final = 58
+PROTOCOLS: Final = {TCP: "tcp", UDP: "udp"}
+"""As nft and iptables call them."""
+
+UNITS: Final = {1: "second", 60: "minute", 3600: "hour"}
+"""Of a rate, by their seconds, as policies, nft and iptables call them."""
 
 COMMENT_BYTES_MAX: Final = 120
 """A rule's name; nft(8) 1.0 reads back up to 127 bytes, the kernel takes more."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Final, assert_never
 
 from firewall.ruleset import (
-    TCP,
-    UDP,
+    PROTOCOLS,
+    UNITS,
     AddressIn,
     AddressSet,
     Block,
@@ -40,8 +40,6 @@ from firewall.ruleset import (
     Within,
 )
 
-_PROTOCOL: Final = {TCP: "tcp", UDP: "udp"}
-_UNIT: Final = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
 _IP: Final = {Family.V4: "ip", Family.V6: "ip6"}
 _TYPE: Final = {Family.V4: "ipv4_addr", Family.V6: "ipv6_addr"}
 _ICMP: Final = {Family.V4: "icmp", Family.V6: "icmpv6"}
@@ -108,7 +106,7 @@ def rule(one: Rule) -> str:
 
 def rate(given: Rate, *, over: bool) -> str:
     """Return a limit as text."""
-    unit = _UNIT[given.unit_s]
+    unit = UNITS[given.unit_s]
     return f"limit rate {'over ' if over else ''}{given.count}/{unit} burst {given.burst} packets"
 
 
@@ -120,15 +118,15 @@ def term(one: Term) -> str:
         case State(states):
             return "ct state " + ",".join(states)
         case Protocol(number):
-            return f"meta l4proto {_PROTOCOL[number]}"
+            return f"meta l4proto {PROTOCOLS[number]}"
         case Port(protocol, low, high):
             ports = str(low) if low == high else f"{low}-{high}"
-            return f"{_PROTOCOL[protocol]} dport {ports}"
+            return f"{PROTOCOLS[protocol]} dport {ports}"
         case PortPair(protocol, source, port):
-            word = _PROTOCOL[protocol]
+            word = PROTOCOLS[protocol]
             return f"{word} sport {source} {word} dport {port}"
         case PortIn(protocol, name):
-            return f"{_PROTOCOL[protocol]} dport @{name}"
+            return f"{PROTOCOLS[protocol]} dport @{name}"
         case AddressIn(family, name, destination):
             return f"{_IP[family]} {'daddr' if destination else 'saddr'} @{name}"
         case LinkLocal():

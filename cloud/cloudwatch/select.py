@@ -47,6 +47,7 @@ ALLOWED: Final = {
     "healthsync_detect_alerts_total": _COUNT,
     "healthsync_detect_aborts_total": _COUNT,
     "healthsync_detect_lag_records": _NOW,
+    "healthsync_detect_ownerless_partitions": _NOW,
     "healthsync_project_readings_total": _COUNT,
     "healthsync_project_refused_total": _COUNT,
     "healthsync_project_redis_errors_total": _COUNT,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import firewall
-from firewall import change, kernel, policy, rollback, wire
+from firewall import change, kernel, policy_file, rollback, wire
 from firewall.change import CONFIRM_S_MAX, CONFIRM_S_MIN, KEPT, Busy, Store, TooLate
 from firewall.compile import compile_policy
 from firewall.kernel import Kernel, Refused
@@ -63,7 +63,7 @@ def in_force() -> str:
     with Kernel() as one:
         found, _ = one.snapshot("healthsync")
     for path in (EDGE, CLOUD):
-        if found == kernel.made(compile_policy(policy.load(path))):
+        if found == kernel.made(compile_policy(policy_file.load(path))):
             return path.stem
     return "nothing" if found is None else "something"
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 import pytest
 
-from firewall import policy, wire
+from firewall import policy_file, wire
 from firewall.compile import compile_policy
 from firewall.kernel import Kernel, made
 from firewall.messages import create, remove
@@ -48,7 +48,7 @@ default = "{default}"
 services = [{listed}]
 zones = ["device"]
 """
-    return compile_policy(policy.parse(text, "test_gapless.py"))
+    return compile_policy(policy_file.parse(text, "test_gapless.py"))
 
 
 # Neither opens the port by a set of ports; both open it in a chain of their own.

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import firewall
-from firewall import policy
+from firewall import policy_file
 from firewall.compile import compile_policy
 from firewall.iptables import MULTIPORT_MAX, render
 from firewall.policy import Allow, Inbound, Policy, Service
@@ -30,7 +30,7 @@ def restored(family: Family, text: str, *words: str) -> None:
 
 @pytest.mark.parametrize("name", ["edge", "cloud"])
 def test_our_policies_read_as_they_were_reviewed(name: str) -> None:
-    found = render(compile_policy(policy.load(OURS / f"{name}.toml")))
+    found = render(compile_policy(policy_file.load(OURS / f"{name}.toml")))
     for family in FAMILIES:
         golden = GOLDEN / f"{name}.iptables-{family.number}"
         assert found[family] == golden.read_text(), "review it, then write it to golden/"
@@ -38,7 +38,7 @@ def test_our_policies_read_as_they_were_reviewed(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["edge", "cloud"])
 def test_what_is_restored_is_saved_again(name: str) -> None:
-    found = render(compile_policy(policy.load(OURS / f"{name}.toml")))
+    found = render(compile_policy(policy_file.load(OURS / f"{name}.toml")))
     for family in FAMILIES:
         with namespace():
             restored(family, found[family])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import firewall
-from firewall import kernel, policy, report, text, wire
+from firewall import kernel, policy, policy_file, report, text, wire
 from firewall.compile import compile_policy
 from firewall.kernel import Kernel, Refused
 from firewall.messages import create, timed
@@ -24,13 +24,14 @@ from firewall.ruleset import (
     SourceSet,
     Verdict,
 )
+from firewall.snapshot import Snapshot
 from tests.firewall.policies import policies
 from tests.firewall.spaces import load, namespace, nft
 
 OURS = Path(firewall.__file__).parent / "policies"
 GOLDEN = Path(__file__).parent / "golden"
-EDGE = compile_policy(policy.load(OURS / "edge.toml"))
-CLOUD = compile_policy(policy.load(OURS / "cloud.toml"))
+EDGE = compile_policy(policy_file.load(OURS / "edge.toml"))
+CLOUD = compile_policy(policy_file.load(OURS / "cloud.toml"))
 FOREIGN = """\
 table ip other {
   chain in {
@@ -58,7 +59,7 @@ def own() -> Iterator[Kernel]:
         yield one
 
 
-def snapshot(one: Kernel, ruleset: Ruleset) -> kernel.Snapshot | None:
+def snapshot(one: Kernel, ruleset: Ruleset) -> Snapshot | None:
     return one.snapshot(ruleset.table)[0]
 
 
@@ -67,7 +68,7 @@ def snapshot(one: Kernel, ruleset: Ruleset) -> kernel.Snapshot | None:
 
 @pytest.mark.parametrize("name", ["edge", "cloud"])
 def test_our_policies_read_as_they_were_reviewed(name: str) -> None:
-    found = text.render(compile_policy(policy.load(OURS / f"{name}.toml")))
+    found = text.render(compile_policy(policy_file.load(OURS / f"{name}.toml")))
     assert found == (GOLDEN / f"{name}.nft").read_text(), "review it, then write it to golden/"
 
 
@@ -209,9 +210,7 @@ def test_whoever_was_overtaken_begins_again(own: Kernel, monkeypatch: pytest.Mon
     changes = own.changes
     meddled: list[str] = []
 
-    def overtaken(
-        ruleset: Ruleset, wanted: kernel.Snapshot | None
-    ) -> tuple[list[wire.Message], int]:
+    def overtaken(ruleset: Ruleset, wanted: Snapshot | None) -> tuple[list[wire.Message], int]:
         found = changes(ruleset, wanted)
         if len(meddled) < 2:
             meddled.append(nft("add", "table", "inet", f"other{len(meddled)}"))
@@ -229,9 +228,7 @@ def test_whoever_is_overtaken_for_ever_says_so(
     changes = own.changes
     count = 0
 
-    def overtaken(
-        ruleset: Ruleset, wanted: kernel.Snapshot | None
-    ) -> tuple[list[wire.Message], int]:
+    def overtaken(ruleset: Ruleset, wanted: Snapshot | None) -> tuple[list[wire.Message], int]:
         nonlocal count
         found = changes(ruleset, wanted)
         count += 1

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import pytest
 
 import firewall
-from firewall import policy
+from firewall import policy_file
 from firewall.compile import compile_policy
 from firewall.kernel import Kernel
 from firewall.policy import Policy
@@ -28,8 +28,8 @@ from vitals.ports import PORTS
 ACCEPTED, REFUSED, DROPPED = Verdict.ACCEPTED, Verdict.REFUSED, Verdict.DROPPED
 FAMILIES: tuple[Family, Family] = (4, 6)
 OURS = Path(firewall.__file__).parent / "policies"
-EDGE = policy.load(OURS / "edge.toml")
-CLOUD = policy.load(OURS / "cloud.toml")
+EDGE = policy_file.load(OURS / "edge.toml")
+CLOUD = policy_file.load(OURS / "cloud.toml")
 
 # -- who is there ----------------------------------------------------------------------------------
 
@@ -233,7 +233,7 @@ def own(*entries: str, before: str = "", outbound: str = "accept") -> Policy:
     """Return a policy of these entries; `before` are lines of [inbound]."""
     allows = "".join(f"[[inbound.allow]]\n{entry}\n" for entry in entries)
     text = f'{HEAD}\n[outbound]\ndefault = "{outbound}"\n[inbound]\n{before}\n{allows}'
-    return policy.parse(text, "test_packets.py")
+    return policy_file.parse(text, "test_packets.py")
 
 
 @pytest.fixture
@@ -302,7 +302,7 @@ def test_a_program_of_the_gateway_is_told_that_it_may_not(edge: Lab, family: Fam
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pings_over_the_limit_are_dropped(lab: Lab, family: Family) -> None:
-    apply(lab, policy.parse('name = "own"\nping = "6/hour"', "test_packets.py"))
+    apply(lab, policy_file.parse('name = "own"\nping = "6/hour"', "test_packets.py"))
     pings = [
         Case(neighbour="device", proto="icmp", family=family, source=source)
         for source in lab.addresses("device", family)
@@ -311,7 +311,7 @@ def test_pings_over_the_limit_are_dropped(lab: Lab, family: Family) -> None:
     assert lab.run(pings) == [ACCEPTED] * 5 + [DROPPED] * 4
     assert lab.ping("uplink", family) is DROPPED
     assert lab.ping_out("uplink", family) is ACCEPTED
-    apply(lab, policy.parse('name = "own"\nping = ""', "test_packets.py"))
+    apply(lab, policy_file.parse('name = "own"\nping = ""', "test_packets.py"))
     assert lab.ping("device", family) is DROPPED
 
 

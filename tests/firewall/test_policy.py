@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import firewall
-from firewall import policy
+from firewall import policy, policy_file
 from firewall.policy import (
     ALLOWS_MAX,
     BLOCK_S_MAX,
@@ -16,8 +16,8 @@ from firewall.policy import (
     SET_ADDRESSES_MAX,
     ZONES_MAX,
     Policy,
-    parse,
 )
+from firewall.policy_file import parse
 from firewall.ruleset import Rate
 from vitals.errors import ConfigError
 
@@ -56,7 +56,7 @@ services = ["own"]
 
 @pytest.mark.parametrize("name", ["edge", "cloud"])
 def test_our_policies_are_right(name: str) -> None:
-    assert policy.load(OURS / f"{name}.toml").inbound.default == "drop"
+    assert policy_file.load(OURS / f"{name}.toml").inbound.default == "drop"
 
 
 def test_a_good_one_is_taken() -> None:
@@ -137,10 +137,10 @@ def test_what_is_no_toml_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not valid TOML: Invalid value"):
         parse("name =", "ward.toml")
     with pytest.raises(ConfigError, match="no such file; give --policy FILE"):
-        policy.load(tmp_path / "none.toml")
+        policy_file.load(tmp_path / "none.toml")
     (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"')
     with pytest.raises(ConfigError, match="cannot be read"):
-        policy.load(tmp_path / "latin.toml")
+        policy_file.load(tmp_path / "latin.toml")
 
 
 def zones(count: int) -> str:

@@ -4,6 +4,7 @@ import itertools
 import socket
 import threading
 import time
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Literal, Self
@@ -81,7 +82,7 @@ class Flow:
         self.close()
 
 
-class _Load:
+class _Load(ABC):
     """A thread in the namespace of the sender, for the time of a `with` block at most.
 
     What went wrong in it is raised at the end of the block.
@@ -102,12 +103,15 @@ class _Load:
         except BaseException as error:
             self._error = error
 
+    @abstractmethod
     def _run(self, stack: ExitStack) -> None:
-        raise NotImplementedError
+        """Send, and look at what arrives, until stopped."""
 
+    @abstractmethod
     def _open(self) -> None:
         """Open what must be there before the first packet."""
 
+    @abstractmethod
     def _close(self) -> None:
         """Close it."""
 
