@@ -56,6 +56,11 @@ run_one() { # scenario
   mkdir -p "${MOLECULE_EPHEMERAL_DIRECTORY}"
   chmod 700 "${MOLECULE_EPHEMERAL_DIRECTORY}"
   molecule destroy --scenario-name "${scenario}" >"${log}" 2>&1
+  # What a scenario needs besides the release of this folder; it gets its own folder.
+  if [[ -e "molecule/${scenario}/before.sh" ]]; then
+    say "${scenario}: before"
+    bash "molecule/${scenario}/before.sh" "${MOLECULE_EPHEMERAL_DIRECTORY}"
+  fi
   say "${scenario}: create"
   molecule create --scenario-name "${scenario}" >"${log}" 2>&1
   molecule prepare --scenario-name "${scenario}" >"${log}" 2>&1
