@@ -25,10 +25,6 @@ PLAYBOOKS = (
     "collect-support-bundle.yml",
 )
 
-GIVEN_BY_OTHERS = {
-    "audit.toml.j2",  # what onebox checks itself with; no unit of a host reads it
-    "operator.toml.j2",
-}
 HARDENED = {
     "NoNewPrivileges": "yes",
     "CapabilityBoundingSet": "",
@@ -95,7 +91,6 @@ def test_every_variable_of_a_role_is_an_option_of_it(role: str) -> None:
         path: path.read_text()
         for folder in ("tasks", "templates", "handlers")
         for path in (ROLES / role / folder).glob("*")
-        if path.name not in GIVEN_BY_OTHERS
     }
     known = set(specs(role)) | set(loaded(role, "vars"))
     for other in included(role):

@@ -23,6 +23,8 @@ KINDS: Final = {
     "pull-crl": ("cloud.revocation.config", "PullConfig"),
     "cloudwatch": ("cloud.cloudwatch.config", "CloudWatchConfig"),
     "deliver": ("cloud.deliver.config", "Config"),
+    "operator": ("cloud.policy.config", "OperatorConfig"),
+    "audit": ("cloud.audit.config", "AuditConfig"),
 }
 
 
