@@ -5,6 +5,7 @@ needs none of the cloud's libraries.
 """
 
 import argparse
+import faulthandler
 import importlib
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,9 @@ PARTS: Final = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and sys.stderr is not None:
+        # A process that the kernel ends (SIGSEGV, SIGBUS) says where it was: files and lines.
+        faulthandler.enable(file=sys.stderr.fileno(), all_threads=True)
     codes = "; ".join(f"{code.value} {code.name.lower()}" for code in Exit)
     parser = argparse.ArgumentParser(prog="healthsync", epilog=f"exit codes: {codes}")
     parser.add_argument("--version", action="version", version=f"healthsync {__version__}")

@@ -162,3 +162,23 @@ def test_the_gateway_needs_none_of_the_clouds_libraries() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, env=os.environ)
     assert done.returncode == 0
+
+
+def test_a_process_that_the_kernel_ends_says_where_it_was_and_shows_no_value() -> None:
+    program = """
+import os, signal
+from healthsync import cli
+
+def end(_reading):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+cli.argparse.ArgumentParser.parse_args = lambda *_: end("mrn=4711")
+cli.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, timeout=30, check=False, cwd=ROOT
+    )
+    assert done.returncode == -signal.SIGSEGV
+    assert b"Fatal Python error: Segmentation fault" in done.stderr
+    assert b"cli.py" in done.stderr
+    assert b"4711" not in done.stderr

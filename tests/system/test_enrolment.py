@@ -113,9 +113,11 @@ class Second:
             until(lambda: "serving" in self.log.read_text(), 30, "the second gateway")
             yield
         finally:
+            ended = [process.poll() for process in started]
             for process in reversed(started):
                 process.send_signal(signal.SIGTERM)
                 process.wait(30)
+            assert ended == [None, None], f"HAProxy, gateway: ended by themselves with {ended}"
 
     def say(self, text: str) -> None:
         with socket.create_connection(("127.0.0.1", self.ports["line"]), 5) as sock:
