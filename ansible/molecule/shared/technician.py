@@ -21,7 +21,7 @@ AUTHORITY = "/var/lib/healthsync/est/gateways"
 RELEASE = "/opt/healthsync/cloud/current"
 CA = "/etc/healthsync/service-ca.pem"
 REST = BY_NAME["rest"].number
-PLAY_S_MAX = 900
+PLAY_S_MAX = 1800
 WAIT_S = 60.0
 
 
