@@ -55,8 +55,8 @@ bench: setup ## The gateway's and the uplink's numbers beside rsyslog's, the str
 molecule: ## Provision containers as a site would, twice, and use them as a technician would
 	@bash ansible/molecule/run.sh edge
 
-molecule-all: ## The other scenarios too: the firewall's role, the cloud's hosts
-	@bash ansible/molecule/run.sh edge firewall cloud-single
+molecule-all: setup ## The other scenarios too: the firewall's role, the cloud's hosts, an upgrade
+	@bash ansible/molecule/run.sh edge firewall cloud-single cloud-cluster upgrade
 
 lock: setup ## Make the hash-locked requirement files anew
 	bash requirements/lock.sh
