@@ -6,7 +6,6 @@ POLICY: ``same``, the two limits that every contender watches; or ``default``, a
 import sys
 
 from bench.streams_policy import POLICIES
-from cloud.detect.aside import thread
 from cloud.detect.engine import Engine
 from cloud.detect.main import serve
 from cloud.policy.seal import publish
@@ -23,5 +22,4 @@ if __name__ == "__main__":
         "broker.address.family": "v4",
     }
     text = publish(POLICIES[policy]).text
-    engine = Engine(base, identity, text, log, now_ms, aside=thread("commits"))
-    sys.exit(serve(engine, stop, log))
+    sys.exit(serve(Engine(base, identity, text, log, now_ms), stop, log))

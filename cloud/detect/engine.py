@@ -1,12 +1,8 @@
-"""The shell: poll, decide, and hand over in transactions: fhir, alerts, state and offsets.
+"""The shell: poll, decide, and one transaction a batch: fhir, alerts, state and offsets.
 
 Law: nothing leaves but by a transaction that moves the offsets with it. After any doubt about one
 (aborted, rebalanced, timed out) memory is thrown away and read back from what was committed, and
 reading begins again at the committed offsets. Idle, nothing is produced.
-
-Two transactions at most: one is being committed (`aside`), the next one takes what is judged
-meanwhile, so that an alert is written without waiting for Kafka to end the one before. A commit
-begins when the one before has succeeded, never sooner; when it failed, the next is aborted too.
 
 =========  ===============================================  ==================================
 partition  meaning                                          next
@@ -34,8 +30,6 @@ import time
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -43,7 +37,6 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicP
 
 from cloud.brokers import BrokerWatch
 from cloud.detect import clients, metrics
-from cloud.detect.aside import Aside, at_once
 from cloud.detect.calls import (
     CALL_S,
     RETRY_S_MAX,
@@ -69,12 +62,6 @@ BATCH_BYTES_MAX: Final = 512 * 1024
 BATCH_RECORDS_MAX: Final = 10_000
 
 POLL_S: Final = 0.05
-
-# While a transaction is being committed: the next one is to follow at once.
-FLIGHT_POLL_S: Final = 0.001
-
-# What a commit's calls may take one after the other, and an abort after them.
-FLIGHT_S_MAX: Final = 4 * CALL_S + RETRY_S_MAX
 SEEK_BACKOFF_S: Final = 0.005
 LAG_EVERY_S: Final = 1.0
 
@@ -116,36 +103,8 @@ class Batch:
         return self.bytes >= BATCH_BYTES_MAX or self.records >= BATCH_RECORDS_MAX
 
 
-class Open:
-    """A transaction: its producer, the batches in it, the offsets that it moves."""
-
-    def __init__(self, outbox: Outbox, began: float) -> None:
-        """Begin it; raises KafkaException."""
-        self.outbox = outbox
-        self.began = began
-        self.batches: list[Batch] = []
-        self.offsets: dict[int, TopicPartition] = {}
-        outbox.begin()
-
-    def full(self) -> bool:
-        """Tell whether nothing more should go in."""
-        return (
-            sum(batch.bytes for batch in self.batches) >= BATCH_BYTES_MAX
-            or sum(batch.records for batch in self.batches) >= BATCH_RECORDS_MAX
-        )
-
-    def commit(self, group: Any) -> None:
-        """Commit it; raises _Aborted, Fenced, Unreachable."""
-        offsets = [self.offsets[number] for number in sorted(self.offsets)]
-        try:
-            self.outbox.commit(offsets, group)
-        except KafkaException as raised:
-            self.outbox.abort(raised)
-            raise _Aborted from raised
-
-
 class Engine:
-    """Owns the clients and the memory of the partitions assigned to it."""
+    """Owns both clients and the memory of the partitions assigned to it."""
 
     def __init__(
         self,
@@ -155,13 +114,11 @@ class Engine:
         log: Log,
         now_ms: Callable[[], int],
         monotonic_s: Callable[[], float] = time.monotonic,
-        aside: Aside = at_once,
     ) -> None:
         """Make the clients.
 
         ``base`` is what every client of ours starts from; ``policy`` the text that holds until
-        one is pushed; ``now_ms`` the clock of silences, shelvings and escalations; ``aside`` does
-        what is waited for while the next batch is judged.
+        one is pushed; ``now_ms`` the clock of silences, shelvings and escalations.
         """
         self._base = base
         self._identity = identity
@@ -178,15 +135,8 @@ class Engine:
         self._lost = False
         self._lag_at = 0.0
         self._busy_at = 0.0
-        # One commits while the other takes: two transactional ids, both ended by a successor.
-        self._producers = [clients.producer(base, name) for name in (identity, f"{identity}-two")]
-        self._outboxes = deque(Outbox(one, log, monotonic_s) for one in self._producers)
-        self._open: Open | None = None
-        self._flying: Open | None = None
-        self._flight: Future[None] | None = None
-        self._aside = aside
-        self._doubt = False
-        """Something that was judged was not committed."""
+        self._producer = clients.producer(base, identity)
+        self._outbox = Outbox(self._producer, log, monotonic_s)
         self._watch = BrokerWatch()
         self._consumer = clients.consumer(base, identity, self._watch)
         self._commands = clients.commands(base, identity)
@@ -198,9 +148,8 @@ class Engine:
         return self._moves > 0
 
     def start(self) -> None:
-        """End a predecessor's open transactions and join the group; raises Fenced, Unreachable."""
-        for producer in self._producers:
-            self._retried(partial(producer.init_transactions, CALL_S))
+        """End a predecessor's open transaction and join the group; raises Fenced, Unreachable."""
+        self._retried(lambda: self._producer.init_transactions(CALL_S))
         self._consumer.subscribe(
             [topics.SAMPLES.name],
             on_assign=self._on_assign,
@@ -209,8 +158,7 @@ class Engine:
         )
 
     def close(self) -> None:
-        """Leave. What is not committed by now is ended by whoever comes next."""
-        self._flight = self._flying = self._open = None
+        """Leave; an open transaction there never is between steps."""
         # The group first: leaving it says once more which partitions' commands are ours.
         self._owners.close()
         self._consumer.close()
@@ -218,47 +166,46 @@ class Engine:
 
     def rest(self) -> None:
         """Write what has changed, before leaving: whoever takes over has nothing to replay."""
-        try:
-            self._finish()
-            while self.ready and any(p.unwritten for p in self._partitions.values()):
-                batch = Batch()
-                self._turns(batch, [n for n, p in self._partitions.items() if p.unwritten])
-                self._put(batch, self._monotonic_s())
-                self._finish()
-        except _Aborted:
-            self._settle()
+        while self.ready and any(p.unwritten for p in self._partitions.values()):
+            batch = Batch()
+            self._turns(batch, [n for n, p in self._partitions.items() if p.unwritten])
+            try:
+                self._commit(batch)
+            except _Aborted:
+                return
 
     def step(self) -> int:
-        """Do one turn; return how many records it took. Waits POLL_S at most when idle."""
+        """Do one turn; return how many records were committed. Waits POLL_S at most when idle."""
         self._observe_lag()
         self._owners.step()
         moves = self._moves
         began = self._monotonic_s()
         batch = Batch()
         self._fill(batch)
-        if self._moves != moves and (batch.records or self._doubt):
+        if self._moves != moves and batch.records:
             # A rebalance was served while polling: what was read may be somebody else's by now.
             self._recover()
             return 0
         self._instructions(batch)
         if batch.records:
             self._busy_at = began
+        wanted = self._wanted(batch)
+        if not wanted:
+            return 0
         try:
-            wanted = self._wanted(batch)
-            if wanted:
-                self._turns(batch, wanted)
-                self._put(batch, began)
-            self._pass_on()
+            self._turns(batch, wanted)
+            self._commit(batch)
         except _Aborted:
             metrics.ABORTS.inc()
             self._recover()
             return 0
+        self._count(batch, self._monotonic_s() - began)
         return batch.records
 
     def _fill(self, batch: Batch) -> None:
         """Take what lies ready, waiting a little for the first."""
         if not self._pending:
-            first = self._poll(POLL_S if self._flight is None else FLIGHT_POLL_S)
+            first = self._poll(POLL_S)
             if first is None:
                 return
             self._pending.append(first)
@@ -332,30 +279,15 @@ class Engine:
             for poisoned in batch.made[number].poison:
                 self._failed.pop((number, poisoned.offset), None)
 
-    # -- rebalances: served inside poll, and no transaction is open while they are -------------
+    # -- rebalances: served inside poll, between transactions ---------------------------------
 
     def _on_assign(self, consumer: Any, partitions: list[Any]) -> None:
-        self._settle()
         self._moves += 1
         numbers = sorted(p.partition for p in partitions)
         self._log.info("assigned", partitions=numbers)
         consumer.incremental_assign(self._restore(numbers) if numbers else [])
 
     def _on_revoke(self, consumer: Any, partitions: list[Any]) -> None:
-        self._settle()
-        self._give_up(consumer, partitions)
-
-    def _on_lost(self, consumer: Any, partitions: list[Any]) -> None:
-        """End: the group gave this process up.
-
-        It may join again, but librdkafka's transaction calls then hang for good, whatever timeout
-        they are given (seen with 2.16.1 after a broker was away for longer than the session). So
-        a commit under way is not waited for: whether it counts, Kafka knows.
-        """
-        self._give_up(consumer, partitions)
-        self._lost = True
-
-    def _give_up(self, consumer: Any, partitions: list[Any]) -> None:
         self._moves += 1
         gone = {p.partition for p in partitions}
         for number in gone:
@@ -364,6 +296,15 @@ class Engine:
         consumer.incremental_unassign(partitions)
         self._follow()
         self._log.info("revoked", partitions=sorted(gone))
+
+    def _on_lost(self, consumer: Any, partitions: list[Any]) -> None:
+        """End: the group gave this process up.
+
+        It may join again, but librdkafka's transaction calls then hang for good, whatever timeout
+        they are given (seen with 2.16.1 after a broker was away for longer than the session).
+        """
+        self._on_revoke(consumer, partitions)
+        self._lost = True
 
     def _follow(self) -> None:
         """Read ``commands`` of the partitions that are ours, from where each one is."""
@@ -376,8 +317,6 @@ class Engine:
 
     def _recover(self) -> None:
         """Throw every partition's memory away and begin again at what was committed."""
-        self._settle()
-        self._doubt = False
         numbers = sorted(self._partitions)
         self._partitions.clear()
         self._pending.clear()
@@ -484,85 +423,36 @@ class Engine:
         self._log.warning("consumer-error", code=error.name())
         return False
 
-    # -- the transactions: one is committed while the next one takes what comes ----------------
+    # -- the transaction ---------------------------------------------------------------------
 
-    def _put(self, batch: Batch, began: float) -> None:
-        """Hand over what a batch made; raises _Aborted, Fenced, Unreachable."""
+    def _commit(self, batch: Batch) -> None:
+        """Do the transaction; raises _Aborted, Fenced, Unreachable."""
+        offsets = []
         try:
-            if self._open is None:
-                self._open = Open(self._outboxes[0], began)
-                self._outboxes.rotate()
-            opened = self._open
+            self._outbox.begin()
             for number in sorted(batch.made):
                 made, partition = batch.made[number], self._partitions[number]
-                opened.outbox.put(number, made, partition)
+                self._outbox.put(number, made, partition)
                 # Without records too: by its offsets Kafka tells one whose partition is somebody
                 # else's by now, and refuses.
                 samples = batch.samples.get(number)
                 at = samples[-1][0] + 1 if samples else self._at[number]
-                self._at[number] = at
                 floor = str(partition.floor)
-                opened.offsets[number] = TopicPartition(
-                    topics.SAMPLES.name, number, at, metadata=floor
-                )
-            opened.batches.append(batch)
+                offsets.append(TopicPartition(topics.SAMPLES.name, number, at, metadata=floor))
+            self._outbox.commit(offsets, self._consumer.consumer_group_metadata())
         except KafkaException as raised:
-            if self._open is not None:
-                broken, self._open = self._open, None
-                broken.outbox.abort(raised)
+            self._outbox.abort(raised)
             raise _Aborted from raised
-
-    def _pass_on(self) -> None:
-        """Let what is open follow what was committed; raises _Aborted, Fenced, Unreachable."""
-        waits = self._open is not None and self._open.full()
-        if self._flight is not None and (waits or self._flight.done()):
-            self._land()
-        if self._flight is None and self._open is not None:
-            flying, self._open = self._open, None
-            group = self._consumer.consumer_group_metadata()
-            self._flying, self._flight = flying, self._aside(partial(flying.commit, group))
-            if self._flight.done():
-                self._land()
-
-    def _finish(self) -> None:
-        """Commit what is open and wait for it; raises _Aborted, Fenced, Unreachable."""
-        while self._flight is not None or self._open is not None:
-            if self._flight is not None:
-                self._land()
-            self._pass_on()
-
-    def _land(self) -> None:
-        """Wait for the commit under way; raises _Aborted, Fenced, Unreachable."""
-        flight, flying = self._flight, self._flying
-        self._flight = self._flying = None
-        if flight is None or flying is None:
-            return
-        try:
-            flight.result(FLIGHT_S_MAX)
-        except TimeoutError:
-            raise Unreachable("commit") from None
-        for batch in flying.batches:
-            self._count(batch)
-        metrics.BATCH.observe(self._monotonic_s() - flying.began)
-
-    def _settle(self) -> None:
-        """Leave no transaction open: wait for the one under way, abort what is to follow."""
-        try:
-            self._land()
-        except _Aborted:
-            self._doubt = True
-        if self._open is not None:
-            dropped, self._open = self._open, None
-            self._doubt = True
-            dropped.outbox.drop()
+        self._at.update({one.partition: one.offset for one in offsets})
 
     def _retried(self, call: Callable[[], Any]) -> Any:
         return retried(call, self._log, self._monotonic_s)
 
     # -- counting ----------------------------------------------------------------------------
 
-    def _count(self, batch: Batch) -> None:
+    def _count(self, batch: Batch, took_s: float) -> None:
         metrics.RECORDS.inc(batch.records)
+        metrics.BATCH.observe(took_s)
         for made in batch.made.values():
             metrics.READINGS.inc(made.readings)
             metrics.DUPLICATES.inc(made.duplicates)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from cloud.brokers import Deserted
-from cloud.detect.aside import thread
 from cloud.detect.calls import Fenced, Unreachable
 from cloud.detect.config import Config
 from cloud.detect.engine import Engine
@@ -30,14 +29,7 @@ def run(config: Path) -> int:
     log = Log("detect", now_ms)
     stop = Stop()
     metrics.serve(settings.metrics.port)
-    engine = Engine(
-        kafka_config(settings.kafka),
-        settings.identity(),
-        text,
-        log,
-        now_ms,
-        aside=thread("commits"),
-    )
+    engine = Engine(kafka_config(settings.kafka), settings.identity(), text, log, now_ms)
     return serve(engine, stop, log)
 
 

@@ -65,15 +65,11 @@ class Outbox:
         metrics.COMMIT.observe(self._monotonic_s() - began)
 
     def abort(self, raised: KafkaException) -> None:
-        """Abort the transaction that an error ended; raises Fenced when that cannot be."""
+        """Abort the transaction; raises Fenced when that cannot be."""
         error = error_of(raised)
         if error.fatal():
             raise Fenced(error.name()) from raised
         self._log.warning("aborting", code=error.name())
-        self.drop()
-
-    def drop(self) -> None:
-        """Abort the transaction; raises Fenced when that cannot be."""
         try:
             retried(lambda: self._producer.abort_transaction(CALL_S), self._log, self._monotonic_s)
         except KafkaException as failed:

@@ -6,7 +6,6 @@ tells does not hang on when it was killed.
 
 import sys
 
-from cloud.detect.aside import thread
 from cloud.detect.engine import Engine
 from cloud.detect.main import serve
 from cloud.policy.default import DEFAULT
@@ -26,5 +25,4 @@ if __name__ == "__main__":
         "reconnect.backoff.max.ms": 500,
     }
     text = publish(DEFAULT).text
-    engine = Engine(base, identity, text, log, lambda: int(stands_ms), aside=thread("commits"))
-    sys.exit(serve(engine, stop, log))
+    sys.exit(serve(Engine(base, identity, text, log, lambda: int(stands_ms)), stop, log))

@@ -5,7 +5,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,7 +13,6 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicP
 
 from cloud.brokers import Deserted
 from cloud.detect import clients, engine, journal
-from cloud.detect.aside import Aside, at_once
 from cloud.detect.calls import Fenced, Unreachable
 from cloud.detect.engine import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, REST_S, Batch, Engine
 from cloud.detect.journal import CHUNKS
@@ -102,14 +100,16 @@ class Kafka:
         self.state: list[tuple[int, Message]] = []
         """With offsets: what was aborted leaves holes."""
         self.state_end = 0
+        self.open: list[tuple[str, Message, int]] = []
+        self.deliveries: list[tuple[Any, Sent]] = []
         self.ends: Counter[str] = Counter()
         """Of the topics but ``state``: the next offset."""
         self.implicit = ""
         """Topic whose next message is reported delivered without a place."""
+        self.moved: Any = None
         self.named: list[tuple[int, int]] = []
         self.fail: list[KafkaError] = []
         self.calls: list[str] = []
-        self.producers: list[Producing] = []
         self.rebalance_at: int | None = None
         self.lose_at: int | None = None
         self.full = 0
@@ -174,6 +174,71 @@ class Kafka:
         self.on_revoke(self, [TopicPartition("samples", PARTITION)])
         self.closed = True
 
+    # the producer
+
+    def init_transactions(self, _timeout: float) -> None:
+        self.calls.append("init")
+
+    def begin_transaction(self) -> None:
+        self.calls.append("begin")
+        self.open = []
+
+    def produce_batch(
+        self, topic: str, messages: list[dict[str, Any]], partition: int, on_delivery: Any
+    ) -> None:
+        for message in messages:
+            self._send(topic, message["value"], message["key"], partition, on_delivery)
+
+    def produce(
+        self, topic: str, value: bytes, key: bytes, partition: int, on_delivery: Any
+    ) -> None:
+        if self.full:
+            self.full -= 1
+            raise BufferError("on purpose")
+        self._send(topic, value, key, partition, on_delivery)
+
+    def _send(self, topic: str, value: bytes, key: bytes, partition: int, told: Any) -> None:
+        assert partition == PARTITION
+        if topic == "state":
+            offset, self.state_end = self.state_end, self.state_end + 1
+        else:
+            offset, self.ends[topic] = self.ends[topic], self.ends[topic] + 1
+        place = None if topic == self.implicit else offset
+        if place is None:
+            self.implicit = ""
+        else:
+            self.open.append((topic, Message(key, value), offset))
+        self.deliveries.append((told, Sent(topic, place)))
+
+    def flush(self, _timeout: float) -> int:
+        waiting, self.deliveries = self.deliveries, []
+        for told, sent in waiting:
+            told(None, sent)
+        return 0
+
+    def send_offsets_to_transaction(self, offsets: list[Any], _group: str, _timeout: float) -> None:
+        (self.moved,) = offsets
+        self.named.append((self.moved.partition, self.moved.offset))
+
+    def commit_transaction(self, _timeout: float) -> None:
+        assert not self.deliveries, "committed before it was known what arrived"
+        if self.fail:
+            raise KafkaException(self.fail.pop(0))
+        self.calls.append("commit")
+        self.state_end += 1  # the transaction's own marker
+        if self.moved is not None:
+            self.offset, self.metadata = self.moved.offset, self.moved.metadata
+            self.moved = None
+        for topic, message, offset in self.open:
+            self.topics[topic].append(message)
+            if topic == "state":
+                self.state.append((offset, message))
+
+    def abort_transaction(self, _timeout: float) -> None:
+        self.calls.append("abort")
+        self.moved = None
+        self.state_end += 1
+
     # what came of it
 
     def observations(self) -> list[str]:
@@ -199,119 +264,18 @@ class Kafka:
 
 
 class Producing:
-    """A transactional producer: what it holds is nobody's until it commits."""
+    """The producer's own name for what is not the consumer's."""
 
     def __init__(self, kafka: Kafka) -> None:
         self._kafka = kafka
-        self.open: list[tuple[str, Message, int]] | None = None
-        self.deliveries: list[tuple[Any, Sent]] = []
-        self.moved: Any = None
-        kafka.producers.append(self)
+        self.polled = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._kafka, name)
 
     def poll(self, _timeout: float) -> int:
+        self.polled += 1
         return 0
-
-    def init_transactions(self, _timeout: float) -> None:
-        self._kafka.calls.append("init")
-
-    def begin_transaction(self) -> None:
-        assert self.open is None, "begun twice"
-        self._kafka.calls.append("begin")
-        self.open = []
-
-    def produce_batch(
-        self, topic: str, messages: list[dict[str, Any]], partition: int, on_delivery: Any
-    ) -> None:
-        for message in messages:
-            self._send(topic, message["value"], message["key"], partition, on_delivery)
-
-    def produce(
-        self, topic: str, value: bytes, key: bytes, partition: int, on_delivery: Any
-    ) -> None:
-        if self._kafka.full:
-            self._kafka.full -= 1
-            raise BufferError("on purpose")
-        self._send(topic, value, key, partition, on_delivery)
-
-    def _send(self, topic: str, value: bytes, key: bytes, partition: int, told: Any) -> None:
-        assert partition == PARTITION
-        assert self.open is not None
-        kafka = self._kafka
-        if topic == "state":
-            offset, kafka.state_end = kafka.state_end, kafka.state_end + 1
-        else:
-            offset, kafka.ends[topic] = kafka.ends[topic], kafka.ends[topic] + 1
-        place = None if topic == kafka.implicit else offset
-        if place is None:
-            kafka.implicit = ""
-        else:
-            self.open.append((topic, Message(key, value), offset))
-        self.deliveries.append((told, Sent(topic, place)))
-
-    def flush(self, _timeout: float) -> int:
-        waiting, self.deliveries = self.deliveries, []
-        for told, sent in waiting:
-            told(None, sent)
-        return 0
-
-    def send_offsets_to_transaction(self, offsets: list[Any], _group: str, _timeout: float) -> None:
-        (self.moved,) = offsets
-        self._kafka.named.append((self.moved.partition, self.moved.offset))
-
-    def commit_transaction(self, _timeout: float) -> None:
-        kafka = self._kafka
-        assert not self.deliveries, "committed before it was known what arrived"
-        assert self.open is not None
-        if kafka.fail:
-            raise KafkaException(kafka.fail.pop(0))
-        kafka.calls.append("commit")
-        kafka.state_end += 1  # the transaction's own marker
-        assert self.moved.offset >= kafka.offset, "an older transaction after a newer one"
-        kafka.offset, kafka.metadata = self.moved.offset, self.moved.metadata
-        for topic, message, offset in self.open:
-            kafka.topics[topic].append(message)
-            if topic == "state":
-                kafka.state.append((offset, message))
-        self.open = self.moved = None
-
-    def abort_transaction(self, _timeout: float) -> None:
-        self._kafka.calls.append("abort")
-        self._kafka.state_end += 1
-        self.open = self.moved = None
-        self.deliveries.clear()
-
-
-class Later:
-    """What a thread would do, done when the test says so."""
-
-    def __init__(self) -> None:
-        self.waiting: list[tuple[Any, Future[None]]] = []
-        self.most = 0
-
-    def __call__(self, call: Any) -> "Future[None]":
-        future: Future[None] = Future()
-        self.waiting.append((call, future))
-        self.most = max(self.most, len(self.waiting))
-        # Whoever waits for it, has it done: there is no thread to do it meanwhile.
-        future.result = partial(self._result, future)  # type: ignore[method-assign]
-        return future
-
-    def do(self) -> None:
-        """Do the oldest call."""
-        call, future = self.waiting.pop(0)
-        try:
-            call()
-        except Exception as raised:
-            future.set_exception(raised)
-        else:
-            future.set_result(None)
-
-    def _result(self, future: "Future[None]", _timeout: float) -> None:
-        while not future.done():
-            self.do()
-        raised = future.exception()
-        if raised is not None:
-            raise raised
 
 
 class Orders:
@@ -342,10 +306,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a maker of (kafka, started engine, log); a second engine takes an old kafka over."""
 
     def make(
-        values: list[bytes],
-        policy: str = LIMITS.text,
-        kafka: Kafka | None = None,
-        aside: Aside = at_once,
+        values: list[bytes], policy: str = LIMITS.text, kafka: Kafka | None = None
     ) -> tuple[Kafka, Engine, io.StringIO]:
         kafka, out = kafka or Kafka(values), io.StringIO()
         held = kafka
@@ -393,7 +354,6 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Any:
             Log("detect", lambda: 0, out),
             lambda: held.now_ms,
             lambda: held.monotonic_s,
-            aside,
         )
         engine.start()
         return held, engine, out
@@ -444,7 +404,7 @@ def test_one_transaction_holds_everything_and_idle_there_is_none(given: Any) -> 
     assert engine.ready
     assert engine.step() == 12
     assert engine.step() == 0
-    assert kafka.calls == ["init", "init", "begin", "commit"]
+    assert kafka.calls == ["init", "begin", "commit"]
     assert delivered(kafka) == (12, 12, ["raised"])
     kinds = [key.split(b"/")[1] for key in kafka.last_state()]
     assert sorted(set(kinds)) == [b"chunk", b"dedupe", b"marks", b"turn"]
@@ -533,124 +493,6 @@ def test_whoever_takes_over_goes_on_where_it_was(given: Any, restart_at: int) ->
 
 
 # -- poison --------------------------------------------------------------------------------------
-
-
-def test_the_next_batch_is_handed_over_while_one_is_committed(given: Any) -> None:
-    later = Later()
-    kafka, engine, _ = given(frames(5), aside=later)
-    assert engine.step() == 5
-    assert kafka.transactions() == 0
-    kafka.values += frames(12)[5:]
-    assert engine.step() == 7
-    first, second = kafka.producers
-    assert "alerts" in {topic for topic, _, _ in second.open or []}, "to be seen before the commit"
-    assert "alerts" not in {topic for topic, _, _ in first.open or []}
-    assert len(later.waiting) == 1, "nothing is committed before what was before it"
-    later.do()
-    assert kafka.offset == 5
-    engine.step()
-    later.do()
-    assert kafka.offset == 12
-    assert later.most == 1
-    assert delivered(kafka) == (12, 12, ["raised"])
-
-
-def test_what_comes_meanwhile_goes_into_the_same_transaction(given: Any) -> None:
-    later = Later()
-    kafka, engine, _ = given(frames(2), aside=later)
-    for count in (4, 6, 8):
-        engine.step()
-        kafka.values += frames(count)[len(kafka.values) :]
-    engine.step()
-    later.do()
-    engine.step()
-    later.do()
-    assert kafka.transactions() == 2
-    assert kafka.offset == 8
-    assert delivered(kafka)[:2] == (8, 8)
-
-
-def test_a_transaction_that_is_full_waits_for_the_one_before(
-    given: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cloud.detect.engine.BATCH_RECORDS_MAX", 4)
-    later = Later()
-    kafka, engine, _ = given(frames(12), aside=later)
-    engine.step()
-    assert kafka.transactions() == 0
-    engine.step()
-    assert kafka.transactions() == 1, "the first, waited for"
-    engine.step()
-    assert kafka.transactions() == 2
-    engine.rest()
-    assert kafka.offset == 12
-    assert delivered(kafka)[:2] == (12, 12)
-
-
-@pytest.mark.parametrize("failing", [1, 2])
-def test_what_follows_an_aborted_transaction_is_aborted_too(given: Any, failing: int) -> None:
-    later = Later()
-    kafka, engine, _ = given(frames(5), aside=later)
-    engine.step()
-    kafka.values += frames(12)[5:]
-    engine.step()
-    if failing == 2:
-        later.do()
-    kafka.fail = [error(KafkaError.ILLEGAL_GENERATION, abort=True)]
-    for _ in range(6):
-        engine.step()
-        if later.waiting:
-            later.do()
-    assert kafka.calls.count("abort") == 3 - failing
-    assert kafka.offset == 12
-    assert delivered(kafka) == (12, 12, ["raised"])
-
-
-@pytest.mark.parametrize("at", [0, 5, 8, 12])
-def test_a_rebalance_finds_no_transaction_open(given: Any, at: int) -> None:
-    later = Later()
-    kafka, engine, _ = given(frames(5), aside=later)
-    kafka.rebalance_at = at
-    revoked = kafka.on_revoke
-
-    def on_revoke(consumer: Any, partitions: list[Any]) -> None:
-        revoked(consumer, partitions)
-        assert all(producer.open is None for producer in kafka.producers)
-
-    kafka.on_revoke = on_revoke
-    engine.step()
-    kafka.values += frames(12)[5:]
-    for _ in range(8):
-        engine.step()
-    engine.rest()
-    assert kafka.rebalance_at is None
-    assert kafka.offset == 12
-    assert delivered(kafka) == (12, 12, ["raised"])
-
-
-class Never(Later):
-    def _result(self, future: "Future[None]", timeout: float) -> None:
-        assert timeout < 120
-        raise TimeoutError
-
-
-def test_a_process_the_group_gave_up_waits_for_no_commit(given: Any) -> None:
-    kafka, engine, _ = given(frames(5), aside=Never())
-    engine.step()
-    kafka.lose_at = 5
-    with pytest.raises(Fenced):
-        engine.step()
-    engine.close()
-    assert kafka.closed
-    assert kafka.offset == 0
-
-
-def test_a_commit_that_never_ends_ends_the_process(given: Any) -> None:
-    kafka, engine, _ = given(frames(5), aside=Never())
-    engine.step()
-    with pytest.raises(Unreachable):
-        engine.rest()
-    assert kafka.offset == 0
 
 
 def test_poison_is_logged_by_its_place_and_set_aside_in_the_same_transaction(given: Any) -> None:
