@@ -93,6 +93,8 @@ write_if_new() { # file; content on standard input
 configure_podman() {
   local open processes
   mkdir -p "${PODMAN}"
+  # shellcheck source=ansible/molecule/shared/podman-env.sh
+  source "${ROOT}/ansible/molecule/shared/podman-env.sh"
   open="$(ulimit -H -n)"
   processes="$(ulimit -H -u)"
   if [[ "${open}" == unlimited || "${open}" -gt 20000 ]]; then open=20000; fi
@@ -111,7 +113,7 @@ TEXT
 [storage]
 driver = "overlay"
 graphroot = "$(realpath "${PODMAN}")/storage"
-runroot = "/run/healthsync-podman"
+runroot = "${HEALTHSYNC_RUNNING}"
 TEXT
   # No registry is named: an image that is not here is an error, never a download.
   write_if_new "${PODMAN}/registries.conf" <<<'unqualified-search-registries = []'

@@ -6,22 +6,28 @@
 #   switch.sh down SCENARIO
 set -euo pipefail
 
-readonly RUNNING=/run/healthsync-podman/hosts
+readonly RUNNING="${HEALTHSYNC_RUNNING:?podman-env.sh sets it}"
 
 die() {
   printf 'switch: %s\n' "$*" >&2
   exit 1
 }
 
+# A namespace's name is the machine's: another folder may run the same scenario.
+named() {
+  printf 'healthsync-%s-%s\n' "$(basename "${RUNNING}")" "$1"
+}
+
 up() {
-  local namespace="healthsync-$1" pair host pid number=0
+  local namespace pair host pid number=0
+  namespace="$(named "$1")"
   shift
   ip netns add "${namespace}"
   ip -n "${namespace}" link add switch type bridge
   ip -n "${namespace}" link set switch up
   for pair in "$@"; do
     host="${pair%%=*}" number=$((number + 1))
-    pid="$(cat "${RUNNING}/${host}.pid")"
+    pid="$(cat "${RUNNING}/hosts/${host}.pid")"
     # Both ends are made where they belong: none is ever in the machine's own namespace.
     ip -n "${namespace}" link add "port-${number}" type veth peer name eth0 netns "${pid}"
     ip -n "${namespace}" link set "port-${number}" master switch up
@@ -31,7 +37,8 @@ up() {
 }
 
 down() {
-  local namespace="healthsync-$1"
+  local namespace
+  namespace="$(named "$1")"
   if ip netns list | grep --quiet --word-regexp "${namespace}"; then
     ip netns delete "${namespace}"
   fi

@@ -8,6 +8,7 @@ that podman made for the container of this host's name, and what is run keeps no
 the container has not.
 """
 
+import os
 import shlex
 import subprocess
 from pathlib import Path
@@ -24,8 +25,8 @@ description: The container is named as the host is; molecule/shared/create.yml w
 options: {}
 """
 
-RUNNING = Path("/run/healthsync-podman/hosts")
-"""NAME.pid and NAME.cid, written by podman."""
+RUNNING = Path(os.environ.get("HEALTHSYNC_RUNNING", "/nonexistent")) / "hosts"
+"""NAME.pid and NAME.cid, written by podman; molecule/shared/podman-env.sh says where."""
 
 CALL_S_MAX = 600
 """Longer than any task of a role; a call that hangs ends with it."""
