@@ -27,9 +27,8 @@ check: setup ## Lint, types, import contracts, shell scripts
 	@bash ansible/setup.sh --without-podman
 	bash ansible/lint.sh
 
-test: setup ## All tests: units, the validator, the real path on one machine, a provisioned gateway
+test: setup ## All tests: units, the validator, and the real path on one machine
 	$(PYTHON) -m pytest
-	@bash ansible/molecule/run.sh --if-possible edge
 
 test-all: check test faults fuzz molecule-all ## Everything, the long suites too
 
