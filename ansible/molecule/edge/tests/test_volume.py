@@ -3,6 +3,8 @@
 A container has no device-mapper: what is opened and mounted is not tried here.
 """
 
+import json
+
 import pytest
 import testinfra
 from technician import playbook
@@ -37,8 +39,13 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def encrypt(play: str, disk: str, *more: str) -> tuple[int, str]:
-    given = f'{{"hs_data_device": "{disk}", "hs_data_key_file": "{KEY}", "hs_offline": true}}'
-    done = playbook("-e", given, *more, play)
+    given = {
+        "hs_data_device": disk,
+        "hs_data_key_file": KEY,
+        "hs_data_mount": "/srv/data",
+        "hs_offline": True,
+    }
+    done = playbook("-e", json.dumps(given), *more, play)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -89,6 +96,7 @@ def test_another_host_s_device_is_not_taken_for_ours(ward: Host, disk: str, play
 def test_data_that_would_be_hidden_by_the_mount_is_refused(
     ward: Host, disk: str, play: str
 ) -> None:
-    code, _ = encrypt(play, disk, "-e", "hs_data_mount=/etc")
+    code, said = encrypt(play, disk, "-e", "hs_data_mount=/etc")
     assert code != 0
+    assert "/etc is not empty; stop what writes there" in said
     assert ward.run(f"cryptsetup isLuks {disk}").rc != 0
