@@ -28,6 +28,7 @@ check: setup ## Lint, types, import contracts, shell scripts
 	bash ansible/lint.sh
 
 test: setup ## All tests: units, the validator, and the real path on one machine
+	@bash ansible/setup.sh --without-podman
 	$(PYTHON) -m pytest
 
 test-all: check test faults fuzz molecule-all ## Everything, the long suites too

@@ -180,6 +180,19 @@ def _texts() -> Iterator[Path]:
             yield path
 
 
+def test_offline_no_package_server_is_asked_however_old_the_lists_are() -> None:
+    """By ``cache_valid_time`` alone apt's module refreshes them, whatever ``update_cache`` says."""
+    asking = {
+        f"{each.name}: {task['name']}": given["cache_valid_time"]
+        for each in EVERY_ROLE
+        for task in tasks(each)
+        if "cache_valid_time" in (given := task.get("ansible.builtin.apt", {}))
+    }
+    assert len(asking) > 4
+    for where, said in asking.items():
+        assert re.fullmatch(r"\{\{ 0 if hs_offline \| bool else \d+ \}\}", str(said)), where
+
+
 def test_no_port_s_number_is_written_twice() -> None:
     repeated = [
         f"{path.relative_to(ROOT)}: {number} is {PORT_NUMBERS[number]}"

@@ -21,6 +21,18 @@ AUTHORITY = "/var/lib/healthsync/est/gateways"
 RELEASE = "/opt/healthsync/cloud/current"
 CA = "/etc/healthsync/service-ca.pem"
 REST = BY_NAME["rest"].number
+SERVERS = ("kafka", "redis-server", "haproxy", "healthsync-s3")
+# Of the host that has the gateways' authority; others have no est.
+SERVICES = (
+    "healthsync-ingest-1",
+    "healthsync-ingest-2",
+    "healthsync-detect",
+    "healthsync-project",
+    "healthsync-archive",
+    "healthsync-api",
+    "healthsync-est",
+    "healthsync-pull-crl",
+)
 PLAY_S_MAX = 1800
 WAIT_S = 60.0
 
@@ -55,6 +67,11 @@ def pki(authority: Host, *arguments: str) -> str:
     """Type a command of the gateways' authority."""
     given = shlex.join([f"{RELEASE}/bin/healthsync", "cloud", "pki", *arguments])
     return authority.check_output(f"runuser --user=healthsync-est -- {given}")
+
+
+def main_pid(host: Host, unit: str) -> int:
+    """Return a unit's main process, 0 when it has none."""
+    return int(host.check_output(f"systemctl show --property=MainPID --value {unit}"))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from technician import AUTHORITY, Gateway, Page, pki, playbook, until
+from technician import AUTHORITY, SERVICES, Gateway, Page, main_pid, pki, playbook, until
 from testinfra.host import Host
 
 Cloud = Mapping[str, Host]
@@ -17,17 +17,7 @@ Cloud = Mapping[str, Host]
 KAFKA = ("kafka-1", "kafka-2", "kafka-3")
 APPS = ("app-1", "app-2")
 SHARED = "192.0.2.100"
-SERVICES = (
-    "healthsync-ingest-1",
-    "healthsync-ingest-2",
-    "healthsync-detect",
-    "healthsync-project",
-    "healthsync-archive",
-    "healthsync-api",
-    "healthsync-pull-crl",
-    "haproxy",
-    "keepalived",
-)
+ON_BOTH = ({*SERVICES} - {"healthsync-est"}) | {"haproxy", "keepalived"}
 NUMBERS = itertools.count(60)
 
 
@@ -55,10 +45,6 @@ def has_address(host: Host) -> bool:
     return SHARED in host.check_output("ip -4 -brief address show dev eth0")
 
 
-def pid(host: Host, unit: str) -> str:
-    return host.check_output(f"systemctl show --property=MainPID --value {unit}")
-
-
 def described(host: Host) -> list[str]:
     address = host.check_output("hostname --all-ip-addresses").split()[0]
     text = host.check_output(
@@ -70,7 +56,7 @@ def described(host: Host) -> list[str]:
 
 
 @pytest.mark.parametrize("name", APPS)
-@pytest.mark.parametrize("unit", SERVICES)
+@pytest.mark.parametrize("unit", sorted(ON_BOTH))
 def test_both_hosts_run_every_service(cloud: Cloud, name: str, unit: str) -> None:
     assert cloud[name].service(unit).is_running
     assert cloud[name].service(unit).is_enabled
@@ -163,7 +149,7 @@ def test_certificates_are_rotated_while_readings_go_through(
                 found[f"{name}/{file}"] = serial
         return found
 
-    before, brokers = serials(), {name: pid(cloud[name], "kafka") for name in KAFKA}
+    before, brokers = serials(), {name: main_pid(cloud[name], "kafka") for name in KAFKA}
     acknowledged = gateway.ask("spool status")["totals"]["readings_spooled"]
     done = playbook("rotate-certs.yml")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr
@@ -171,7 +157,7 @@ def test_certificates_are_rotated_while_readings_go_through(
     assert after.keys() == before.keys()
     # The administrator's is a tool's; it is renewed like the others.
     assert [name for name in after if after[name] == before[name]] == []
-    assert all(pid(cloud[name], "kafka") != brokers[name] for name in KAFKA)
+    assert all(main_pid(cloud[name], "kafka") != brokers[name] for name in KAFKA)
     goes_through(gateway, page)
     until(lambda: gateway.waiting() == 0, "everything is sent")
     assert gateway.ask("spool status")["totals"]["readings_spooled"] > acknowledged

@@ -2,38 +2,16 @@
 
 import base64
 import re
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from technician import SERVERS, SERVICES, main_pid, until
 from testinfra.host import Host
 
-SERVERS = ("kafka", "redis-server", "haproxy", "healthsync-s3")
-SERVICES = (
-    "healthsync-ingest-1",
-    "healthsync-ingest-2",
-    "healthsync-detect",
-    "healthsync-project",
-    "healthsync-archive",
-    "healthsync-api",
-    "healthsync-est",
-    "healthsync-pull-crl",
-)
 PKI = "/etc/healthsync/pki"
 TOPICS = "org.apache.kafka.tools.TopicCommand --bootstrap-server 192.0.2.1:9093"
 EXPOSURE_MAX = 2.0
 BACK_S_MAX = 90.0
-
-
-def until(is_so: Callable[[], bool], seconds: float = BACK_S_MAX) -> bool:
-    """Ask again and again, bounded."""
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(1)
-    return True
 
 
 @pytest.mark.parametrize("unit", [*SERVERS, *SERVICES])
@@ -127,7 +105,7 @@ def test_revocation_lists_reach_the_running_haproxy(host: Host) -> None:
         said = host.run("curl --silent http://127.0.0.1:9128/metrics").stdout
         return "\nhealthsync_crl_in_haproxy 1.0" in said
 
-    assert until(is_told)
+    until(is_told, "the lists in HAProxy", BACK_S_MAX)
 
 
 def test_a_support_bundle_says_nothing_of_a_patient(host: Host) -> None:
@@ -158,13 +136,14 @@ def test_a_support_bundle_says_nothing_of_a_patient(host: Host) -> None:
 
 @pytest.mark.parametrize("unit", ["kafka", "redis-server", "healthsync-s3", "healthsync-ingest-2"])
 def test_a_service_that_was_killed_comes_back(host: Host, unit: str) -> None:
-    def pid() -> str:
-        return host.check_output(f"systemctl show --property=MainPID --value {unit}.service")
-
-    before = pid()
-    assert int(before) > 1
+    before = main_pid(host, unit)
+    assert before > 1
     host.check_output(f"kill -9 {before}")
-    assert until(lambda: host.service(unit).is_running and pid() not in {before, "0"})
+    until(
+        lambda: host.service(unit).is_running and main_pid(host, unit) not in {before, 0},
+        "another process",
+        BACK_S_MAX,
+    )
 
 
 def test_everything_is_well_again(host: Host) -> None:

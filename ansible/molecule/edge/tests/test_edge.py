@@ -3,13 +3,12 @@
 import json
 import os
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import testinfra
+from technician import main_pid, until
 from testinfra.host import Host
 
 from vitals.ports import BY_NAME
@@ -19,7 +18,6 @@ WARD = "healthsync-ward-1"
 DEVICES = "198.51.100.1"
 ELSEWHERE = ("127.0.0.1", "203.0.113.1")
 CONFIG = "/etc/healthsync/edge.toml"
-WAIT_S = 30.0
 EXPOSURE_MAX = 2.0
 
 
@@ -43,19 +41,6 @@ def status(ward: Host) -> Any:
 def spooled(ward: Host) -> int:
     text = ward.check_output(f"healthsync edge spool status --json --config {CONFIG}")
     return int(json.loads(text)["totals"].get("readings_spooled", 0))
-
-
-def until(look: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
-        if look():
-            return
-        time.sleep(0.2)
-    pytest.fail(f"{what}: not within {WAIT_S} s")
-
-
-def main_pid(ward: Host, unit: str) -> int:
-    return int(ward.check_output(f"systemctl show --property MainPID --value {unit}"))
 
 
 def test_a_bedside_line_is_acknowledged_and_lies_in_the_spool(ward: Host) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import testinfra
-from technician import folder, playbook, until
+from technician import SERVERS, SERVICES, folder, playbook, until
 from testinfra.host import Host
 
 from vitals.ports import BY_NAME
@@ -25,17 +25,6 @@ from vitals.ports import BY_NAME
 HOST = "healthsync-upgrade-1"
 LATER = "healthsync-upgrade-2"
 CLOUD = "/opt/healthsync/cloud"
-SERVICES = (
-    "healthsync-ingest-1",
-    "healthsync-ingest-2",
-    "healthsync-detect",
-    "healthsync-project",
-    "healthsync-archive",
-    "healthsync-api",
-    "healthsync-est",
-    "healthsync-pull-crl",
-)
-SERVERS = ("kafka", "redis-server", "haproxy", "healthsync-s3")
 KEPT = "/var/lib/healthsync/upgrade.tar"
 EXTRA = "/etc/systemd/system/healthsync-deliver.service"
 SERVICES_PLAY = "PLAY [Change the services one host at a time]"
