@@ -148,7 +148,8 @@ class Uplink:
         try:
             await self._session()
         except* _OVER as group:
-            found = leaves(group)
+            # What ingest said comes before what a sender met in the same moment.
+            found = sorted(leaves(group), key=lambda error: not isinstance(error, SessionError))
             reasons += [_reason(error) for error in found]
             if any(isinstance(error, sqlite3.Error) and is_damage(error) for error in found):
                 self._committer.suspect()

@@ -17,6 +17,7 @@ from tests.edge.gateway import NOW, PRIVATE, Gateway, entry
 from tests.edge.ingest import Ingest, serving, until
 from tests.edge.spooling import ask, counters
 from vitals.columns import Columns
+from vitals.errors import SessionError
 from vitals.session import Credit, encode
 
 
@@ -248,6 +249,24 @@ def test_a_defect_in_the_uplink_ends_a_session_not_the_collection(
 
     ward.run(story)
     assert ward.gateway.events().count("uplink-crashed") == 2
+
+
+def test_what_ingest_said_is_the_reason_whatever_a_sender_met_in_the_same_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ward = Ward(tmp_path)
+
+    async def session(_: Uplink) -> None:
+        raise ExceptionGroup("", [trio.TooSlowError(), SessionError("ingest closed: revoked")])
+
+    monkeypatch.setattr(Uplink, "_session", session)
+
+    async def story(nursery: trio.Nursery) -> None:
+        nursery.start_soon(ward.start(1).run)
+        await until(lambda: "uplink-down" in ward.gateway.events())
+
+    ward.run(story)
+    assert "ingest closed: revoked" in ward.gateway.logged.getvalue()
 
 
 def test_the_clocks_difference_is_measured(tmp_path: Path) -> None:
