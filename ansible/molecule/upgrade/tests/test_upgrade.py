@@ -337,6 +337,18 @@ def test_after_a_run_that_was_cut_off_settings_that_do_no_good_are_taken_back_to
     assert pids(host, *SERVERS) == servers
 
 
+def test_a_rotation_of_certificates_does_not_change_the_release(
+    host: Host, previous: Release, this: Release
+) -> None:
+    files = sums(host, "/etc/healthsync/pki", f"{previous.path}/config")
+    done = playbook("--extra-vars", f"hs_artifacts={this.folder}", "rotate-certs.yml")
+    text = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode != 0
+    assert f"{HOST} runs release {previous.name}, and hs_artifacts holds {this.name}." in text
+    assert sums(host, "/etc/healthsync/pki", f"{previous.path}/config") == files
+    assert runs(host, previous)
+
+
 def test_without_a_tar_nothing_is_done(host: Host, tmp_path: Path) -> None:
     processes = pids(host, *SERVICES, *SERVERS)
     done = upgrade(Release(tmp_path))
