@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -71,6 +71,9 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--feed",
         action="store_true",
         help="read the log of `cloud est` on stdin and block who is refused again and again",
+    )
+    sub.add_argument(
+        "--journal", metavar="UNIT", help="with --feed: follow this unit's journal, not stdin"
     )
     sub.add_argument("--after", type=int, default=feed.REFUSALS, help="refusals of one source")
     sub.add_argument("--within", default=f"{feed.WINDOW_S}s", help="time in which they count")
@@ -225,12 +228,35 @@ def _block(options: Options) -> int:
         return Exit.OK
     within = _seconds(options.within, "--within")
     counted = feed.Refusals(options.after, within)
-    for line in sys.stdin:
+    if options.journal is None:
+        _feed(sys.stdin, counted, table, seconds)
+        return Exit.OK
+    # Of what was said before it began nobody knows whether it was counted: from now on.
+    call = ["journalctl", "--follow", "--lines=0", "--output=cat", f"--unit={options.journal}"]
+    try:
+        following = subprocess.Popen(call, stdout=subprocess.PIPE, text=True, errors="replace")
+    except OSError as error:
+        return _say(f"journalctl does not start ({error.strerror})", Exit.UNAVAILABLE)
+    with following as journal:
+        try:
+            _feed(journal.stdout or (), counted, table, seconds)
+        finally:
+            journal.terminate()
+    return _say(f"journalctl ended with {journal.returncode}", Exit.UNAVAILABLE)
+
+
+def _feed(lines: Iterable[str], counted: feed.Refusals, table: str, seconds: int) -> None:
+    for line in lines:
         address = feed.refused(line)
-        if address and counted.again(address, time.monotonic()):
+        if not address or not counted.again(address, time.monotonic()):
+            continue
+        try:
             block(table, address, seconds)
+        except kernel.Refused as error:
+            # The table may be back in a moment; who goes on is counted anew.
+            print(f"{address} is not blocked: {error}", file=sys.stderr, flush=True)
+        else:
             print(f"{address} is blocked for {seconds} s", flush=True)
-    return Exit.OK
 
 
 def block(table: str, address: str, seconds: int) -> None:

@@ -1,6 +1,7 @@
 """`healthsync firewall` as a person uses it: what it prints, and its exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ class Shell:
 
     def __init__(self, state: Path) -> None:
         self.state = state
+        self.env: dict[str, str] = {}
 
     def __call__(
         self, *words: str, code: int = Exit.OK, stdin: str = "", policy: Path | None = EDGE
@@ -35,6 +37,7 @@ class Shell:
             text=True,
             capture_output=True,
             timeout=60,
+            env={**os.environ, **self.env},
         )
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -115,13 +118,14 @@ def test_a_source_is_blocked_for_a_while(shell: Shell) -> None:
     assert "give an address, or --feed" in shell("block", code=Exit.CONFIG)
 
 
+def log(address: str, times: int) -> str:
+    """Return what est says of as many tokens that it refused."""
+    said = {"service": "est", "event": "refused", "code": "token-used", "address": address}
+    return (json.dumps(said) + "\n") * times
+
+
 def test_who_is_refused_again_and_again_is_blocked(shell: Shell) -> None:
     shell.apply(CLOUD)
-
-    def log(address: str, times: int) -> str:
-        said = {"service": "est", "event": "refused", "code": "token-used", "address": address}
-        return (json.dumps(said) + "\n") * times
-
     stdin = log("192.0.2.7", 5) + "noise\n" + log("2001:db8::9", 7) + log("192.0.2.8", 4)
     shell("block", "--feed", "--for", "10m", stdin=stdin, policy=CLOUD)
     with Kernel() as one:
@@ -129,8 +133,31 @@ def test_who_is_refused_again_and_again_is_blocked(shell: Shell) -> None:
     assert "192.0.2.8" not in shell("blocked", policy=CLOUD)
 
 
+def test_a_units_journal_is_followed_until_it_ends(shell: Shell, tmp_path: Path) -> None:
+    shell.apply(CLOUD)
+    said = tmp_path / "said"
+    said.write_text(log("192.0.2.7", 5))
+    journal = tmp_path / "journalctl"
+    journal.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\ncat {said}\nexit 3\n')
+    journal.chmod(0o755)
+    shell.env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    follow = ("block", "--feed", "--journal", "healthsync-est")
+    told = shell(*follow, policy=CLOUD, code=Exit.UNAVAILABLE)
+    assert "192.0.2.7 is blocked for" in told
+    assert "journalctl ended with 3" in told
+    asked = (tmp_path / "asked").read_text().split()
+    assert asked == ["--follow", "--lines=0", "--output=cat", "--unit=healthsync-est"]
+    journal.chmod(0o644)
+    shell.env = {"PATH": str(tmp_path)}
+    assert "journalctl does not start" in shell(*follow, policy=CLOUD, code=Exit.UNAVAILABLE)
+
+
 def test_without_a_firewall_nobody_can_be_blocked(shell: Shell) -> None:
     assert "the kernel refuses" in shell("block", "192.0.2.7", code=Exit.INTERNAL)
+    # Who reads a log goes on: the firewall may be back in a moment.
+    told = shell("block", "--feed", stdin=log("192.0.2.7", 5) + log("192.0.2.9", 5))
+    assert "192.0.2.7 is not blocked" in told
+    assert "192.0.2.9 is not blocked" in told
 
 
 def test_whoever_is_not_root_is_told(tmp_path: Path) -> None:

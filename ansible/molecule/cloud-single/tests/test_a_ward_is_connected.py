@@ -3,10 +3,13 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from technician import AUTHORITY, RELEASE, Gateway, Page, pki, until
+from technician import AUTHORITY, CA, RELEASE, Gateway, Page, pki, until
 from testinfra.host import Host
 
+from vitals.ports import BY_NAME
+
 CLOUD = "192.0.2.1"
+GUESSER = "192.0.2.66"
 CERTIFICATES = "/var/lib/healthsync/certificate"
 
 pytestmark = pytest.mark.usefixtures("enrolled")
@@ -96,6 +99,38 @@ def test_a_gateway_whose_cloud_is_away_keeps_what_it_acknowledged(
     finally:
         host.check_output("systemctl start haproxy")
     until(lambda: gateway.waiting() == 0, "everything is sent")
+
+
+def test_who_tries_tokens_in_numbers_is_blocked_and_a_gateway_is_not(
+    host: Host, gateway: Gateway
+) -> None:
+    ward, est = gateway.host, BY_NAME["est"].number
+    ward.check_output(f"ip address replace {GUESSER}/24 dev eth0")
+    try:
+        request = (
+            "openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /dev/null"
+            f" -subj /CN=ward-9 -outform der 2>/dev/null | base64 | curl --silent --max-time 10"
+            f" --interface {GUESSER} --cacert {CA} --connect-to vitals.example.org::{CLOUD}:"
+            " --header 'Content-Type: application/pkcs10' --data-binary @- --user ward-9:guessed"
+            f" --write-out '%{{http_code}}' --output /dev/null"
+            f" https://vitals.example.org:{est}/.well-known/est/simpleenroll"
+        )
+        answers = [ward.run(request).stdout for _ in range(5)]
+        assert answers == ["401"] * 5
+        until(lambda: GUESSER in host.check_output("healthsync firewall blocked"), "the block")
+        assert ward.run(f"nc -z -w 2 -s {GUESSER} {CLOUD} {est}").rc != 0
+        assert ward.run(f"nc -z -w 2 {CLOUD} {est}").rc == 0
+    finally:
+        ward.check_output(f"ip address delete {GUESSER}/24 dev eth0")
+    assert gateway.say("device=bed-9 mrn=CANARY9 bed=9 ward=W1 hr=71") == ["ok"]
+    until(lambda: gateway.waiting() == 0, "the gateway goes on")
+
+
+def test_nothing_of_the_inside_is_reached_from_outside(host: Host, gateway: Gateway) -> None:
+    for name in ("kafka", "redis", "s3", "ingest", "api"):
+        port = BY_NAME[name].number
+        assert host.run(f"ss --no-header --listening --tcp 'sport = :{port}'").stdout, name
+        assert gateway.host.run(f"nc -z -w 1 {CLOUD} {port}").rc != 0, name
 
 
 def test_an_operator_looks_at_the_counts_of_every_stage(host: Host) -> None:
