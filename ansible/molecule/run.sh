@@ -53,7 +53,7 @@ assert_unchanged() { # log, what
 }
 
 run_one() { # scenario
-  local scenario="$1" log start wall first second share
+  local scenario="$1" log start began wall first second share
   export MOLECULE_EPHEMERAL_DIRECTORY="${HEALTHSYNC_ROOT}/.tools/molecule/${scenario}"
   log="${HEALTHSYNC_ROOT}/.tools/molecule/${scenario}.log"
   rm -rf "${MOLECULE_EPHEMERAL_DIRECTORY}"
@@ -70,16 +70,17 @@ run_one() { # scenario
   molecule prepare --scenario-name "${scenario}" >"${log}" 2>&1
   # What Molecule itself takes to find that there is nothing to prepare is no part of a playbook.
   measure "${log}" molecule prepare --scenario-name "${scenario}"
-  start="${PROCESSOR}"
+  start="${PROCESSOR}" began="${WALL}"
 
   say "${scenario}: converge"
   measure "${log}" molecule converge --scenario-name "${scenario}"
-  wall="${WALL}" first=$((PROCESSOR - start))
+  wall=$((WALL - began)) first=$((PROCESSOR - start))
   say "${scenario}: converge again, then in check mode"
   measure "${log}" molecule converge --scenario-name "${scenario}"
   assert_unchanged "${log}" "a second run"
   second=$((PROCESSOR - start))
   share=$((100 * second / first))
+  WALL=$((WALL - began))
   say "${scenario}: first run $((wall / 100)) s, second $((WALL / 100)) s: $((100 * WALL / wall)) %;" \
     "of processor $((first / 100)) s and $((second / 100)) s: ${share} %"
   measure "${log}" molecule converge --scenario-name "${scenario}" -- --check --diff

@@ -16,6 +16,7 @@ UNITS = [
     for role, unit in (
         ("healthsync_edge", "healthsync-edge"),
         ("firewall", "healthsync-firewall"),
+        ("firewall", "healthsync-firewall-feed"),
     )
 ]
 EXPOSURE_MAX = 2.0

@@ -5,22 +5,23 @@ import re
 from pathlib import Path
 
 import pytest
-from technician import SERVERS, SERVICES, main_pid, until
+from technician import SERVERS, SERVICES, main_pid, playbook, until
 from testinfra.host import Host
 
 PKI = "/etc/healthsync/pki"
 TOPICS = "org.apache.kafka.tools.TopicCommand --bootstrap-server 192.0.2.1:9093"
+FEED = "healthsync-firewall-feed"
 EXPOSURE_MAX = 2.0
 BACK_S_MAX = 90.0
 
 
-@pytest.mark.parametrize("unit", [*SERVERS, *SERVICES])
+@pytest.mark.parametrize("unit", [*SERVERS, *SERVICES, FEED])
 def test_every_unit_runs_and_starts_with_the_machine(host: Host, unit: str) -> None:
     assert host.service(unit).is_running
     assert host.service(unit).is_enabled
 
 
-@pytest.mark.parametrize("unit", ["kafka", "redis-server", "healthsync-s3", *SERVICES])
+@pytest.mark.parametrize("unit", ["kafka", "redis-server", "healthsync-s3", *SERVICES, FEED])
 def test_a_unit_that_is_broken_into_reaches_little(host: Host, unit: str) -> None:
     line = host.check_output(f"systemd-analyze security --no-pager {unit}.service | tail -n 1")
     found = re.search(r"([0-9.]+) [A-Z]+", line.split(":", 1)[1])
@@ -159,3 +160,16 @@ def test_the_health_check_notices_a_service_that_is_away(host: Host) -> None:
         assert "healthsync-est is inactive" in away.stderr
     finally:
         host.check_output("systemctl start healthsync-est.service")
+
+
+def test_a_secret_that_somebody_changed_comes_back(host: Host) -> None:
+    look = "find /etc/healthsync/cloud -type f -printf '%u:%g %m %p\\n' -exec sha256sum {} +"
+    before = sorted(host.check_output(look).splitlines())
+    there = "/etc/healthsync/cloud/{project/values.key,api/index.key,archive/s3.credentials}"
+    values, index, credentials = host.check_output(f"bash -c 'echo {there}'").split()
+    host.check_output(f"chmod 444 {values}; echo >>{index}; rm {credentials}")
+    assert sorted(host.check_output(look).splitlines()) != before
+    done = playbook("cloud.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(host.check_output(look).splitlines()) == before
+    assert host.run("healthsync-cloud-health 90").rc == 0
