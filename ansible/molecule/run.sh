@@ -18,8 +18,9 @@ say() { printf 'molecule: %s\n' "$*"; }
 
 usage() {
   cat <<'TEXT'
-usage: ansible/molecule/run.sh [--keep] [--if-possible] SCENARIO...
+usage: ansible/molecule/run.sh [--suite bookworm|trixie] [--keep] [--if-possible] SCENARIO...
 
+  --suite        Debian 12 (bookworm, unless said otherwise) or Debian 13 (trixie)
   --keep         leave the containers of a scenario that failed; `--keep` again or `molecule destroy`
                  ends them
   --if-possible  end well, and say so, where this machine does not let a container run; no time is
@@ -103,6 +104,10 @@ main() {
   local refused
   while [[ $# -gt 0 ]]; do
     case "$1" in
+      --suite)
+        SUITE="${2:?--suite needs a name}"
+        shift
+        ;;
       --keep) KEEP=yes ;;
       --if-possible) IF_POSSIBLE=yes ;;
       --help)
@@ -133,9 +138,15 @@ main() {
     say "SKIPPED: this machine lets no container run: ${refused}"
     return 0
   fi
-  bash "${HERE}/../artifacts.sh"
-  export PATH="${HEALTHSYNC_ROOT}/.tools/provision/bin:${PATH}"
+  export HEALTHSYNC_SUITE="${SUITE}"
   export HEALTHSYNC_ARTIFACTS="${HEALTHSYNC_ROOT}/.tools/artifacts"
+  if [[ "${SUITE}" == trixie ]]; then
+    HEALTHSYNC_ARTIFACTS+="-trixie"
+    bash "${HERE}/../artifacts.sh" --python 3.13 --folder "${HEALTHSYNC_ARTIFACTS}"
+  else
+    bash "${HERE}/../artifacts.sh"
+  fi
+  export PATH="${HEALTHSYNC_ROOT}/.tools/provision/bin:${PATH}"
   # Nothing is written to the caller's home.
   export ANSIBLE_HOME="${HEALTHSYNC_ROOT}/.tools/ansible-home"
   export XDG_CACHE_HOME="${ANSIBLE_HOME}/cache"
