@@ -27,9 +27,10 @@ check: setup ## Lint, types, import contracts, shell scripts
 	@bash ansible/setup.sh --without-podman
 	bash ansible/lint.sh
 
-test: setup ## All tests: units, the validator, and the real path on one machine
+test: setup ## All tests: units, the validator, the real path on one machine, a gateway in a container
 	@bash ansible/setup.sh --without-podman
 	$(PYTHON) -m pytest
+	@bash ansible/molecule/run.sh --if-possible edge
 
 test-all: check test faults fuzz molecule-all ## Everything, the long suites too
 

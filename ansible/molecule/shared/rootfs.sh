@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Builds the Debian that Molecule's containers run: systemd as process 1 and every Debian package
-# that the roles install, so that a scenario needs no network at all. It becomes the podman image
-# localhost/healthsync-debian:SUITE and is built anew only when this file changed.
+# Builds the Debian that Molecule's containers run: what an installed Debian has, with systemd as
+# process 1, and on its disk the packages that the roles install, so that they do so without any
+# network. It becomes the podman image localhost/healthsync-debian:SUITE and is built anew only when
+# this file or its hook changed.
 set -euo pipefail
 
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -19,15 +20,18 @@ PACKAGES=(
   # What any installed Debian has.
   systemd systemd-sysv dbus libpam-systemd udev python3 python3-apt sudo iproute2 procps
   ca-certificates kmod tzdata netbase acl openssh-server
-  # What the roles install.
-  python3-venv openssl haproxy nftables chrony unattended-upgrades redis-server redis-tools
+  # What only verify types.
+  curl jq iptables nftables
+)
+# What the roles install: from the disk of the container.
+TO_INSTALL=(
+  python3-venv openssl haproxy chrony unattended-upgrades redis-server redis-tools
   default-jre-headless keepalived prometheus-node-exporter cryptsetup-bin
-  # What a technician types in verify.
-  netcat-openbsd curl jq iptables
+  htop net-tools netcat-openbsd tcpdump
 )
 
-# Debian starts servers where it installs them; here that is the roles' work.
-SERVERS=(haproxy redis-server keepalived prometheus-node-exporter chrony ssh unattended-upgrades)
+# Debian starts it where it installs it; here that is the role's work.
+SERVERS=(ssh)
 
 mirror() { # the suffix of the suite; an address this machine already uses
   local file=/etc/apt/sources.list.d/debian.sources
@@ -54,7 +58,8 @@ build() { # tar
     --dpkgopt='path-exclude=/usr/share/man/*' \
     --setup-hook='mkdir -p "$1/usr/share/man/man1"' \
     --customize-hook='rm -f "$1/etc/machine-id" "$1"/etc/ssh/ssh_host_*; : >"$1/etc/machine-id"' \
-    --customize-hook='rm -rf "$1"/var/lib/apt/lists/*_dists_*' \
+    --customize-hook="bash '${HERE}/package-folder.sh' \"\$1\" ${TO_INSTALL[*]}" \
+    --skip=cleanup/apt \
     --customize-hook="chroot \"\$1\" systemctl --quiet disable ${SERVERS[*]}" \
     "${SUITE}" "$1" \
     "deb ${main} ${SUITE} main" \
@@ -81,7 +86,7 @@ main() {
     shift
   done
   local image="localhost/healthsync-debian:${SUITE}" wanted have tar
-  wanted="$(sha256sum <"${BASH_SOURCE[0]}" | cut --delimiter=' ' --fields=1)"
+  wanted="$(cat "${BASH_SOURCE[0]}" "${HERE}/package-folder.sh" | sha256sum | cut --delimiter=' ' --fields=1)"
   have="$(podman image inspect --format '{{ index .Labels "source" }}' "${image}" 2>/dev/null || true)"
   if [[ "${have}" == "${wanted}" ]]; then
     printf 'rootfs: %s is up to date\n' "${image}"

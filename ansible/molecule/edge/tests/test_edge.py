@@ -54,6 +54,11 @@ def test_a_bedside_line_is_acknowledged_and_lies_in_the_spool(ward: Host) -> Non
     assert {one["code"] for one in now["wrong"]} - {"backlog"} == {"link-down", "not-enrolled"}
 
 
+@pytest.mark.parametrize("command", ["tcpdump", "netstat", "htop", "nc", "ss"])
+def test_what_the_runbook_speaks_of_can_be_typed(ward: Host, command: str) -> None:
+    assert ward.exists(command)
+
+
 def test_a_line_that_is_wrong_is_refused_in_words(ward: Host) -> None:
     answer = say(ward, "device=monitor-1 reply=yes heart_rate=78,5", DEVICES, port("line"))
     assert answer.stdout.startswith("rejected")
