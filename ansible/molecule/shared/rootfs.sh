@@ -19,7 +19,7 @@ TEXT
 PACKAGES=(
   # What any installed Debian has.
   systemd systemd-sysv dbus libpam-systemd udev python3 python3-apt sudo iproute2 procps
-  ca-certificates kmod tzdata netbase acl openssh-server
+  ca-certificates kmod tzdata netbase acl e2fsprogs openssh-server
   # What only verify types.
   curl jq iptables nftables
 )
