@@ -30,9 +30,6 @@ TO_INSTALL=(
   htop net-tools netcat-openbsd tcpdump
 )
 
-# Debian starts it where it installs it; here that is the role's work.
-SERVERS=(ssh)
-
 mirror() { # the suffix of the suite; an address this machine already uses
   local file=/etc/apt/sources.list.d/debian.sources
   if [[ "$1" == security ]]; then
@@ -60,7 +57,7 @@ build() { # tar
     --customize-hook='rm -f "$1/etc/machine-id" "$1"/etc/ssh/ssh_host_*; : >"$1/etc/machine-id"' \
     --customize-hook="bash '${HERE}/package-folder.sh' \"\$1\" ${TO_INSTALL[*]}" \
     --skip=cleanup/apt \
-    --customize-hook="chroot \"\$1\" systemctl --quiet disable ${SERVERS[*]}" \
+    --customize-hook='chroot "$1" systemctl --quiet disable ssh' \
     "${SUITE}" "$1" \
     "deb ${main} ${SUITE} main" \
     "deb ${main} ${SUITE}-updates main" \
